@@ -1,0 +1,3 @@
+"""OpenAI-compatible embedding gateway: one text, one vector."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Who makes vectors: servers that speak the OpenAI API, and engines that we start ourselves."""

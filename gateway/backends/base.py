@@ -1,0 +1,50 @@
+"""What the core asks of whoever makes vectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from gateway.types import ModelInfo, RawEmbeddings, Text
+
+
+class EmbeddingBackend(Protocol):
+    """An upstream that embeds. Deadlines are times of the event loop's clock, in seconds.
+
+    Raises gateway.errors: InvalidInputError where one text is at fault (its `item` counts from
+    the start of `texts`), other 4xx where the request is, UpstreamError and its kin elsewhere.
+    """
+
+    name: str
+    max_batch: int
+    """Texts in one call, at most."""
+    max_batch_bytes: int
+    """UTF-8 bytes of text in one call, at most, unless a single text is longer."""
+    parallel: int
+    """Calls that one request may have on the way at a time."""
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[Text],
+        *,
+        fields: Mapping[str, Any],
+        truncate: bool,
+        deadline: float,
+    ) -> RawEmbeddings:
+        """Return one row for each text, placed by the upstream's `index`; all of them or none."""
+        ...
+
+    async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int] | None:
+        """Return the tokens of each text, or None where the backend cannot tell beforehand."""
+        ...
+
+    async def models(self) -> Sequence[str]:
+        """Return the model names that the upstream says it serves; empty where it does not say."""
+        ...
+
+    def info(self) -> ModelInfo:
+        """Return what is known of the model without asking anybody."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...

@@ -1,0 +1,174 @@
+"""What an upstream's error answer means to the client, and whether asking again may help.
+
+The client's mistakes stay the client's (4xx, in the upstream's words); the gateway's and the
+upstream's become 502 to 504. Bodies differ between servers: OpenAI's `{"error": {…}}`, TEI's flat
+`{"message": …}`, FastAPI's `{"detail": …}`, Ollama's `{"error": "…"}` and plain text are all read.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.backends.transport import Reply
+from gateway.errors import (
+    GatewayError,
+    InvalidRequestError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RateLimitError,
+    UnavailableError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    retry_headers,
+)
+from gateway.resilience.retry import retry_after
+from gateway.types import Text
+
+_MESSAGE_LIMIT = 1000
+"""Characters of an upstream's message that go on to the client."""
+
+_QUOTABLE = 4
+"""A text shorter than this may be any word of the message itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error to raise, unless asking again (not before `after` seconds) helps."""
+
+    error: GatewayError
+    retry: bool
+    after: float | None = None
+
+    def final(self, *, spent: bool) -> GatewayError:
+        """Return the error for the client; with our retries `spent`, SDKs need not add theirs."""
+        if spent and self.error.status >= 500 and self.error.status != 503:
+            self.error.headers.setdefault("x-should-retry", "false")
+        return self.error
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+def read_failure(reply: Reply, upstream: str) -> Failure | None:
+    """Return what went wrong, or None for a success (2xx)."""
+    status = reply.status
+    if 200 <= status < 300:
+        return None
+    said = _said(reply.body)
+    if status == 429:
+        return _too_many(reply, said, upstream)
+    if status in (401, 403):
+        return Failure(_refused_key(upstream, status), retry=False)
+    if status >= 500 or status == 408:
+        return _broken(reply, said, upstream)
+    if status < 400:
+        error: GatewayError = UpstreamError(
+            f"Upstream '{upstream}' answered with a redirect ({status}); "
+            "set its final address as base_url.",
+            code="upstream_redirect",
+            headers={"x-should-retry": "false"},
+        )
+        return Failure(error, retry=False)
+    return Failure(_clients_mistake(status, said, upstream), retry=False)
+
+
+def without(message: str, texts: Iterable[Text], key: str | None) -> str:
+    """Return the message with the client's texts and the upstream's key taken out.
+
+    Some servers quote what they refuse; promise P8 keeps texts and keys out of error bodies.
+    """
+    for text in texts:
+        if isinstance(text, str) and len(text) >= _QUOTABLE:
+            message = message.replace(text, "[text]")
+    return message.replace(key, "[key]") if key else message
+
+
+def _too_many(reply: Reply, said: _Said, upstream: str) -> Failure:
+    after = retry_after(reply.headers, time.time())
+    headers = retry_headers(1.0 if after is None else after)
+    headers.update({k: v for k, v in reply.headers.items() if k.startswith("x-ratelimit-")})
+    error = RateLimitError(
+        said.message or f"Upstream '{upstream}' takes no more requests just now.",
+        code=said.code,
+        headers=headers,
+    )
+    # A quota that is used up does not come back by waiting a few seconds.
+    return Failure(error, retry=said.code != "insufficient_quota", after=after)
+
+
+def _broken(reply: Reply, said: _Said, upstream: str) -> Failure:
+    if _is_too_long(said):
+        # llama.cpp's server answers a text longer than its physical batch with a 500.
+        return Failure(
+            InvalidRequestError(said.message, param="input", code="context_length_exceeded"),
+            retry=False,
+        )
+    after = retry_after(reply.headers, time.time())
+    status = reply.status
+    message = f"Upstream '{upstream}' failed with status {status}."
+    error: GatewayError
+    if status == 503:
+        wait = retry_headers(1.0 if after is None else after)
+        error = UnavailableError(message, code="upstream_unavailable", headers=wait)
+    elif status in (408, 504):
+        error = UpstreamTimeoutError(message)
+    else:
+        error = UpstreamError(message)
+    return Failure(error, retry=True, after=after)
+
+
+def _is_too_long(said: _Said) -> bool:
+    message = said.message.lower()
+    return "too large to process" in message or "physical batch size" in message
+
+
+def _refused_key(upstream: str, status: int) -> GatewayError:
+    return UpstreamError(
+        f"Upstream '{upstream}' refused the gateway's own key ({status}); "
+        "whoever runs the gateway must set another api_key.",
+        code="upstream_authentication",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def _clients_mistake(status: int, said: _Said, upstream: str) -> GatewayError:
+    message = said.message or f"Upstream '{upstream}' refused the request ({status})."
+    if status == 404:
+        return NotFoundError(message, param=said.param, code=said.code or "model_not_found")
+    if status == 413:
+        return PayloadTooLargeError(message, param=said.param or "input", code=said.code)
+    return InvalidRequestError(message, param=said.param, code=said.code)
+
+
+def _said(body: bytes) -> _Said:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        # HTML of a proxy, or plain text: nothing a client could act on.
+        return _Said("")
+    inner = answer.get("error", answer) if isinstance(answer, Mapping) else answer
+    if isinstance(inner, str):
+        return _Said(inner[:_MESSAGE_LIMIT])
+    if not isinstance(inner, Mapping):
+        return _Said("")
+    return _Said(_message(inner), _text(inner.get("param")), _text(inner.get("code")))
+
+
+def _message(inner: Mapping[str, Any]) -> str:
+    for name in ("message", "detail", "error"):
+        value = inner.get(name)
+        if isinstance(value, str):
+            return value[:_MESSAGE_LIMIT]
+    return ""
+
+
+def _text(value: object) -> str | None:
+    # Codes are strings in OpenAI's contract; some servers send the HTTP status as a number.
+    return value[:100] if isinstance(value, str) else None

@@ -1,0 +1,62 @@
+"""What is kept for a text: its vector, what it cost, and the forms it leaves in."""
+
+from gateway.vectors import shorten, to_base64, to_floats
+
+_OVERHEAD = 350
+"""Bytes of the objects around the payload (entry, key, dictionary and LRU slots), CPython 3.11."""
+
+
+class Entry:
+    """One text's vector. Immutable but for the rendered forms, which are made at most once.
+
+    `vector` is the full-width unit vector (little-endian float32). `tokens` counts the text as the
+    backend did; `estimated` says that the count is a share of a batch's sum.
+    """
+
+    __slots__ = ("base64", "estimated", "floats", "tokens", "truncated", "vector")
+
+    def __init__(
+        self, vector: bytes, tokens: int, *, estimated: bool = False, truncated: bool = False
+    ) -> None:
+        self.vector = vector
+        self.tokens = tokens
+        self.estimated = estimated
+        self.truncated = truncated
+        self.base64: bytes | None = None
+        self.floats: bytes | None = None
+
+    @property
+    def width(self) -> int:
+        """Components of the full vector."""
+        return len(self.vector) // 4
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory this entry takes, rendered forms included."""
+        size = _OVERHEAD + len(self.vector)
+        if self.base64 is not None:
+            size += len(self.base64)
+        if self.floats is not None:
+            size += len(self.floats)
+        return size
+
+    def has(self, *, base64: bool) -> bool:
+        """Whether that form was rendered before."""
+        return (self.base64 if base64 else self.floats) is not None
+
+    def render(self, *, base64: bool) -> bytes:
+        """Return the JSON of the full-width vector, a string or an array, ready to be sent."""
+        if base64:
+            if self.base64 is None:
+                self.base64 = to_base64(self.vector)
+            return self.base64
+        if self.floats is None:
+            self.floats = to_floats(self.vector)
+        return self.floats
+
+    def render_short(self, dimensions: int, *, base64: bool) -> bytes:
+        """Return the JSON of the vector cut to `dimensions` and scaled to unit length again."""
+        if dimensions == self.width:
+            return self.render(base64=base64)
+        short = shorten(self.vector, dimensions)
+        return to_base64(short) if base64 else to_floats(short)

@@ -1,0 +1,73 @@
+"""What is served, for people and programs that ask: the models, their widths, where they go."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from gateway.backends.base import EmbeddingBackend
+from gateway.errors import GatewayError
+from gateway.routing import ChatModel, EmbeddingModel, RoutingTable, unknown_model
+from gateway.schemas import Model
+from gateway.types import Caller, matches
+
+LISTED_FOR = 300.0
+"""Seconds that an upstream's own list of models is kept."""
+
+
+class Catalog:
+    """The models of the config, and for patterns the upstream's own names that fit them."""
+
+    def __init__(self, routes: RoutingTable, clock: Callable[[], float]) -> None:
+        self._routes = routes
+        self._clock = clock
+        self._listed: dict[str, tuple[float, Sequence[str]]] = {}
+
+    async def models(self, caller: Caller) -> list[Model]:
+        """Return what the caller may use: names in the config's order, then what fits patterns."""
+        exact = [m for m in self._routes.models if "*" not in m.name]
+        patterns = [
+            m for m in self._routes.models if isinstance(m, EmbeddingModel) and "*" in m.name
+        ]
+        backends = {m.backend.name: m.backend for m in patterns}
+        lists = dict(
+            zip(backends, await asyncio.gather(*map(self._names, backends.values())), strict=True)
+        )
+        found = {m.name: self._describe(m, m.name) for m in exact}
+        for model in patterns:
+            for name in lists[model.backend.name]:
+                if matches(model.name, name) and self._routes.find(name) is model:
+                    found.setdefault(name, self._describe(model, name))
+        return [model for name, model in found.items() if caller.may_use(name)]
+
+    def model(self, name: str, caller: Caller) -> Model:
+        """Return one model by name, alias or fitting name; raise NotFoundError otherwise."""
+        model = self._routes.find(name) if "*" not in name else None
+        if model is None or not caller.may_use(name):
+            raise unknown_model(name, [n for n in self._routes.names() if caller.may_use(n)])
+        return self._describe(model, name if "*" in model.name else model.name)
+
+    def _describe(self, model: EmbeddingModel | ChatModel, name: str) -> Model:
+        if isinstance(model, ChatModel):
+            return Model(id=name, owned_by=model.upstream, task="chat", upstream=model.upstream)
+        info = model.backend.info()
+        return Model(
+            id=name,
+            owned_by=model.backend.name,
+            task="embedding",
+            upstream=model.backend.name,
+            dimensions=info.width or self._routes.width(name),
+            context_length=model.max_tokens or info.context,
+            pooling=info.pooling,
+            aliases=tuple(model.aliases),
+        )
+
+    async def _names(self, backend: EmbeddingBackend) -> Sequence[str]:
+        """Return the upstream's own names; one that does not tell now is asked again later."""
+        kept = self._listed.get(backend.name)
+        if kept is not None and self._clock() < kept[0]:
+            return kept[1]
+        try:
+            names = await backend.models()
+        except GatewayError:
+            names = kept[1] if kept is not None else ()
+        self._listed[backend.name] = (self._clock() + LISTED_FOR, names)
+        return names

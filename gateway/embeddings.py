@@ -1,0 +1,283 @@
+"""The straight line: from a checked request to vectors in their final form.
+
+    route -> texts -> keys -> memory -> whoever asks already -> upstream -> check, normalize, keep
+
+It knows models, keys, entries and flights; it knows nothing of HTTP, of which servers stand
+behind a backend, or of metrics, which look at the result from outside.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.cache.entry import Entry
+from gateway.cache.flight import Flight, Flights, land
+from gateway.cache.keys import Key
+from gateway.cache.memory import MemoryStore
+from gateway.errors import (
+    InvalidInputError,
+    InvalidRequestError,
+    TooManyTokensError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    context_length_exceeded,
+)
+from gateway.routing import Route, RoutingTable
+from gateway.types import Caller, EmbeddingRequest, RawEmbeddings, Text
+from gateway.vectors import InvalidVectorError, unit
+
+TOKENS_PER_REQUEST = 300_000
+"""OpenAI's limit for one embeddings request; held where tokens are known."""
+
+_COUNTED_AT_ONCE = 4096
+"""Characters that a tokenizer counts in about a millisecond: more of them leave the event loop."""
+
+
+@dataclass(slots=True)
+class Embedded:
+    """The answer: a JSON fragment for each input, in order, and what it took to make them."""
+
+    model: str
+    fragments: Sequence[bytes]
+    tokens: int
+    """Of the whole input, as if all of it had been computed."""
+    truncated: Sequence[int]
+    """Inputs, by position, of which the model saw only the beginning."""
+    billed: int
+    """Tokens that an upstream computed for this request."""
+    sources: Mapping[str, int]
+    """Inputs by where their vector came from: memory, flight, duplicate, upstream."""
+    headers: Mapping[str, str]
+    """What the upstream said of its rate limits."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one call brought; `error` tells whose fault it was that it brought nothing."""
+
+    entries: Mapping[Key, Entry] = field(default_factory=dict)
+    billed: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    error: InvalidRequestError | None = None
+    culprit: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the upstream calls for one request have in common."""
+
+    route: Route
+    fields: Mapping[str, Any]
+    base64: bool
+    deadline: float
+    counts: Mapping[Key, int] | None
+
+
+class CreatesEmbeddings(Protocol):
+    """The straight line, or something that watches it."""
+
+    async def create(
+        self, request: EmbeddingRequest, caller: Caller, *, deadline: float
+    ) -> Embedded:
+        """See Embeddings.create."""
+        ...
+
+
+class Embeddings:
+    """Makes vectors: each text once, each vector the one kept first."""
+
+    def __init__(self, routes: RoutingTable, memory: MemoryStore, flights: Flights[_Part]) -> None:
+        self._routes = routes
+        self._memory = memory
+        self._flights = flights
+
+    async def create(
+        self, request: EmbeddingRequest, caller: Caller, *, deadline: float
+    ) -> Embedded:
+        """Embed every input of a request; `deadline` is a time of the event loop's clock.
+
+        Raises gateway.errors: 4xx for what the client can mend, UpstreamError and its kin else.
+        """
+        route = self._routes.embedding(request.model, caller)
+        fields = route.forwarded(request.extra)
+        if request.dimensions is not None:
+            route.check_dimensions(request.dimensions, route.space.width)
+        try:
+            texts = route.texts(request)
+        except InvalidInputError as error:
+            raise error.at(error.item) from None
+        keys = route.keys(texts, request.seed, caller.tenant, fields)
+        entries: dict[Key, Entry] = {}
+        missing: dict[Key, Text] = {}
+        for key, text in zip(keys, texts, strict=True):
+            entry = self._memory.get(key)
+            if entry is None:
+                missing[key] = text
+            else:
+                entries[key] = entry
+        sources = {"memory": len(entries), "duplicate": len(keys) - len(entries) - len(missing)}
+        parts: Sequence[_Part] = ()
+        if missing:
+            counts = await _count(route, keys, texts, deadline)
+            call = _Call(route, fields, request.base64, deadline, counts)
+            parts = await self._fetch(call, keys, missing, entries)
+            asked = sum(len(part.entries) for part in parts)
+            sources |= {"upstream": asked, "flight": len(missing) - asked}
+            if request.dimensions is not None:
+                route.check_dimensions(request.dimensions, route.space.width)
+        return Embedded(
+            model=route.name,
+            fragments=[self._render(key, entries[key], request) for key in keys],
+            tokens=sum(entries[key].tokens for key in keys),
+            truncated=[index for index, key in enumerate(keys) if entries[key].truncated],
+            billed=sum(part.billed for part in parts),
+            sources=sources,
+            headers=parts[-1].headers if parts else {},
+        )
+
+    async def _fetch(
+        self,
+        call: _Call,
+        keys: Sequence[Key],
+        missing: Mapping[Key, Text],
+        entries: dict[Key, Entry],
+    ) -> list[_Part]:
+        """Bring the missing texts into `entries`; return the parts that were asked for here.
+
+        Texts that are on their way to somebody else are waited for. Where that call failed for a
+        fault of its own request, the texts that it took along are asked for again, alone.
+        """
+        parts: list[_Part] = []
+        alone = False
+        while missing:
+            joined = {key: self._flights.get(key) for key in missing} if not alone else {}
+            others = {flight for flight in joined.values() if flight is not None}
+            unasked = {key: text for key, text in missing.items() if joined.get(key) is None}
+            own = self._begin(call, unasked)
+            try:
+                await land([*own, *others], call.deadline)
+            except TimeoutError:
+                raise UpstreamTimeoutError(
+                    f"Model '{call.route.name}' did not answer within the gateway's "
+                    "request_timeout."
+                ) from None
+            for part in (flight.task.result() for flight in own):
+                if part.culprit is not None and isinstance(part.error, InvalidInputError):
+                    raise part.error.at(keys.index(part.culprit))
+                if part.error is not None:
+                    raise part.error
+                entries.update(part.entries)
+                parts.append(part)
+            for flight in others:
+                brought = flight.task.result().entries
+                entries.update((key, brought[key]) for key in missing if key in brought)
+            missing = {key: text for key, text in missing.items() if key not in entries}
+            alone = True
+        return parts
+
+    def _begin(self, call: _Call, texts: Mapping[Key, Text]) -> list[Flight[_Part]]:
+        """Start the upstream calls for texts that nobody asks for, as many as the limits want."""
+        backend = call.route.backend
+        places = asyncio.Semaphore(backend.parallel)
+        return [
+            self._flights.begin(part, self._ask(call, part, places))
+            for part in _parts(texts, backend.max_batch, backend.max_batch_bytes)
+        ]
+
+    async def _ask(
+        self, call: _Call, texts: Mapping[Key, Text], places: asyncio.Semaphore
+    ) -> _Part:
+        """Ask the upstream for these texts, and keep what it says if all of it is sound."""
+        route = call.route
+        keys = list(texts)
+        try:
+            async with places:
+                raw = await route.backend.embed(
+                    route.upstream_model,
+                    list(texts.values()),
+                    fields=call.fields,
+                    truncate=route.model.truncate,
+                    deadline=call.deadline,
+                )
+        except InvalidInputError as error:
+            return _Part(error=error, culprit=keys[error.item])
+        except InvalidRequestError as error:
+            return _Part(error=error)
+        entries = dict(zip(keys, _entries(raw, route), strict=True))
+        for key, entry in entries.items():
+            if call.counts is not None:
+                entry.tokens, entry.estimated = call.counts[key], False
+            entry.render(base64=call.base64)
+            entries[key] = self._memory.add(key, entry)
+        return _Part(entries, sum(raw.tokens), raw.headers)
+
+    def _render(self, key: Key, entry: Entry, request: EmbeddingRequest) -> bytes:
+        if request.dimensions is not None and request.dimensions != entry.width:
+            return entry.render_short(request.dimensions, base64=request.base64)
+        if entry.has(base64=request.base64):
+            return entry.render(base64=request.base64)
+        fragment = entry.render(base64=request.base64)
+        self._memory.resize(key, entry)
+        return fragment
+
+
+async def _count(
+    route: Route, keys: Sequence[Key], texts: Sequence[Text], deadline: float
+) -> Mapping[Key, int] | None:
+    """Return exact tokens where a tokenizer is declared; refuse what is known to be too much."""
+    characters = sum(map(len, texts))
+    counts: Sequence[int] | None = None
+    if route.model.count:
+        if characters <= _COUNTED_AT_ONCE:
+            counts = route.counts(texts)
+        else:
+            counts = await asyncio.to_thread(route.counts, texts)
+    elif characters > TOKENS_PER_REQUEST - 2 * len(texts):
+        # Fewer characters than that cannot be too many tokens, special ones included.
+        counts = await route.backend.count(texts, deadline=deadline)
+    if counts is None:
+        return None
+    limit = route.model.max_tokens
+    for index, count in enumerate(counts):
+        if limit is not None and count > limit:
+            raise context_length_exceeded(count, limit, index).at(index)
+    if sum(counts) > TOKENS_PER_REQUEST:
+        raise TooManyTokensError(sum(counts), TOKENS_PER_REQUEST)
+    return dict(zip(keys, counts, strict=True))
+
+
+def _parts(
+    texts: Mapping[Key, Text], max_batch: int, max_bytes: int
+) -> Iterator[Mapping[Key, Text]]:
+    """Split the texts in order, each part within both limits or of one text."""
+    part: dict[Key, Text] = {}
+    size = 0
+    for key, text in texts.items():
+        # A character is at most four bytes, an id at most seven digits and a comma.
+        length = len(text) * (8 if isinstance(text, tuple) else 1 if text.isascii() else 4)
+        if part and (len(part) >= max_batch or size + length > max_bytes):
+            yield part
+            part, size = {}, 0
+        part[key] = text
+        size += length
+    if part:
+        yield part
+
+
+def _entries(raw: RawEmbeddings, route: Route) -> list[Entry]:
+    """Check and normalize a whole answer; raise UpstreamError if any vector cannot be kept."""
+    truncated = raw.truncated or [False] * len(raw.rows)
+    try:
+        entries = [
+            Entry(unit(row).tobytes(), tokens, estimated=raw.estimated, truncated=cut)
+            for row, tokens, cut in zip(raw.rows, raw.tokens, truncated, strict=True)
+        ]
+    except InvalidVectorError as error:
+        kind = "all zeros" if error.reason == "zero" else "not finite"
+        raise UpstreamError(
+            f"The answer of upstream '{route.backend.name}' was refused: a vector is {kind}.",
+            code="upstream_invalid_response",
+        ) from None
+    route.space.admit(entries[0].width, route.backend.name)
+    return entries

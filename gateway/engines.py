@@ -1,0 +1,175 @@
+"""Engine processes: each GGUF's is started, watched, and started again when it dies.
+
+The keeper owns the listening socket and hands it to one engine after the other, so callers never
+find nobody there: they wait in the socket's backlog until the next engine accepts. What it knows
+of an engine it writes into a small status file, which every worker reads. The engine holds the
+other end of a pipe and ends when the keeper does.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway.backends.local import EngineStatus
+
+_GIVES_UP = frozenset({3, 4})
+"""Exit codes of an engine that would fail the same way again: 3 the model, 4 the memory."""
+_BACKLOG = 2048
+_MAX_PAUSE = 5.0
+_STOP_GRACE = 5.0
+
+
+class EngineLoadError(Exception):
+    """An engine could not load its model; the message says why."""
+
+
+class EngineKeeper:
+    """Keeps one engine running. `settings` go to it as JSON; `waits_for_use` delays the start."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        directory: Path,
+        *,
+        waits_for_use: bool = False,
+        log: structlog.stdlib.BoundLogger,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.socket_path, self.status_path = engine_paths(directory, name)
+        self._settings = settings
+        self.waits_for_use = waits_for_use
+        self._log = log.bind(engine=name)
+        self._clock = clock
+        self.status = EngineStatus("waiting" if waits_for_use else "starting")
+        self._loaded = asyncio.Event()
+        self._reason: str | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
+
+    def start(self) -> None:
+        """Bind the socket and begin to keep; returns at once."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self.socket_path))
+        self.socket_path.chmod(0o600)
+        self._listener.listen(_BACKLOG)
+        self._write(self.status)
+        self._task = asyncio.get_running_loop().create_task(self._keep(self._listener))
+
+    async def loaded(self) -> None:
+        """Wait for the first load; raise EngineLoadError if it failed for good."""
+        await self._loaded.wait()
+        if self.status.state == "failed":
+            raise EngineLoadError(self.status.reason or "the engine could not load its model")
+
+    async def stop(self) -> None:
+        """End the engine: it finishes what it decodes, or is killed after some seconds."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_GRACE)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _keep(self, listener: socket.socket) -> None:
+        failures = 0
+        while True:
+            if self.waits_for_use:
+                await self._used(listener)
+            began = self._clock()
+            code = await self._run(listener)
+            was_ready = self.status.state == "ready"
+            if code in _GIVES_UP and not was_ready:
+                self._fail(listener)
+                return
+            if code == 0 and self.waits_for_use:
+                # It had nothing to do for its idle time.
+                self._write(msgspec.structs.replace(self.status, state="waiting", pid=None))
+                continue
+            failures = 0 if was_ready else failures + 1
+            self._log.warning("engine died", code=code, seconds=round(self._clock() - began, 3))
+            restarts = self.status.restarts + 1
+            self._write(EngineStatus("starting", restarts))
+            await asyncio.sleep(min(_MAX_PAUSE, 0.1 * 2**failures) if failures else 0)
+
+    async def _used(self, listener: socket.socket) -> None:
+        """Wait until somebody connects; the connection stays in the backlog for the engine."""
+        loop = asyncio.get_running_loop()
+        used = asyncio.Event()
+        loop.add_reader(listener, used.set)
+        try:
+            await used.wait()
+        finally:
+            loop.remove_reader(listener)
+
+    async def _run(self, listener: socket.socket) -> int:
+        """Run one engine to its end; return its exit code (negative: the signal)."""
+        self._write(msgspec.structs.replace(self.status, state="starting", pid=None))
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway.engine",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+        )  # fmt: skip
+        settings = {**self._settings, "fd": listener.fileno(), "restarts": self.status.restarts}
+        if process.stdin is None or process.stderr is None:
+            raise RuntimeError("the engine was started without its pipes")
+        process.stdin.write(msgspec.json.encode(settings) + b"\n")
+        async for line in process.stderr:
+            self._heard(line, process.pid)
+        return await process.wait()
+
+    def _heard(self, line: bytes, pid: int) -> None:
+        """Take a line of the engine's log: ours are JSON, anything else is llama.cpp's or worse."""
+        try:
+            said = msgspec.json.decode(line, type=dict[str, Any])
+            event, level = str(said.pop("event")), str(said.pop("level", "info"))
+        except (msgspec.DecodeError, KeyError, UnicodeDecodeError):
+            self._log.warning("engine", said=line.decode(errors="replace").rstrip()[:500])
+            return
+        if event == "ready":
+            self._write(EngineStatus("ready", self.status.restarts, pid))
+            self._loaded.set()
+        if level == "error":
+            self._reason = str(said.get("message", event))
+        log = {"error": self._log.error, "warning": self._log.warning, "debug": self._log.debug}
+        log.get(level, self._log.info)(event, **said)
+
+    def _fail(self, listener: socket.socket) -> None:
+        # Nobody will accept any more: callers must be refused, not kept waiting.
+        listener.close()
+        self.socket_path.unlink(missing_ok=True)
+        reason = self._reason or "the engine could not load its model"
+        self._write(EngineStatus("failed", self.status.restarts, reason=reason))
+        self._loaded.set()
+
+    def _write(self, status: EngineStatus) -> None:
+        self.status = status
+        new = self.status_path.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(status))
+        new.rename(self.status_path)
+
+
+def engine_paths(directory: Path, name: str) -> tuple[Path, Path]:
+    """Return the socket and the status file of an upstream's engine.
+
+    Named by a digest, as a Unix socket's path may hold about a hundred bytes and config names any.
+    """
+    stem = f"engine-{sha256(name.encode()).hexdigest()[:12]}"
+    return directory / f"{stem}.sock", directory / f"{stem}.json"

@@ -1,0 +1,203 @@
+"""Everything that can go wrong, as one tree; each class knows its HTTP status.
+
+    GatewayError                    500  server_error
+    ├── InvalidRequestError         400  invalid_request_error
+    │   ├── InvalidInputError       400  (one item of `input`; the core adds its index)
+    │   ├── TooManyTokensError      400
+    │   ├── AuthenticationError     401
+    │   ├── PermissionDeniedError   403
+    │   ├── NotFoundError           404
+    │   ├── MethodNotAllowedError   405
+    │   ├── PayloadTooLargeError    413
+    │   └── UnsupportedMediaError   415
+    ├── RateLimitError              429
+    ├── UpstreamError               502  the upstream failed, or its answer cannot be trusted
+    │   ├── UpstreamTimeoutError    504
+    │   └── UpstreamConnectError    502  no answer was had: safe to ask again
+    ├── UnavailableError            503  overloaded, or the engine is not there (yet)
+    └── ConfigError                 (never sent: start, check and reload report it)
+
+Messages are for the client: they name the field and what to do, and hold no texts, keys or traces.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import msgspec
+
+
+class GatewayError(Exception):
+    """An error with a place in OpenAI's error body: ``{"error": {message, type, param, code}}``.
+
+    `headers` go out with the answer (`retry-after`, `x-should-retry`, …).
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.headers: dict[str, str] = dict(headers or {})
+
+    def body(self) -> bytes:
+        """Return the JSON body that OpenAI's SDKs understand; all four keys are always there."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return msgspec.json.encode({"error": error})
+
+
+class InvalidRequestError(GatewayError):
+    """The client's mistake: asking again unchanged cannot help."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidInputError(InvalidRequestError):
+    """One item of `input` is at fault; `item` is its position in the list the raiser was given.
+
+    The core, which knows where that text stood in the client's request, rewrites the position.
+    """
+
+    def __init__(self, message: str, *, item: int, code: str | None = None) -> None:
+        super().__init__(message, param="input", code=code)
+        self.item = item
+
+    def at(self, index: int) -> InvalidRequestError:
+        """Return the error as the client reads it, naming its own index."""
+        return InvalidRequestError(
+            f"'input[{index}]': {self.message}", param="input", code=self.code
+        )
+
+
+class TooManyTokensError(InvalidRequestError):
+    """All inputs together hold more tokens than one request may."""
+
+    type = "max_tokens_per_request"
+    default_code = "max_tokens_per_request"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"Requested {tokens} tokens, max {limit} tokens per request", param="input"
+        )
+
+
+class AuthenticationError(InvalidRequestError):
+    """No key, or one that the config does not know."""
+
+    status = 401
+    default_code = "invalid_api_key"
+
+
+class PermissionDeniedError(InvalidRequestError):
+    """The key is known, and may not do this."""
+
+    status = 403
+    default_code = "permission_denied"
+
+
+class NotFoundError(InvalidRequestError):
+    """No such model or path."""
+
+    status = 404
+
+
+class MethodNotAllowedError(InvalidRequestError):
+    """The path exists, with another method."""
+
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class PayloadTooLargeError(InvalidRequestError):
+    """The body is larger than the server reads."""
+
+    status = 413
+    default_code = "payload_too_large"
+
+
+class UnsupportedMediaError(InvalidRequestError):
+    """The body is not plain JSON."""
+
+    status = 415
+    default_code = "unsupported_media_type"
+
+
+class RateLimitError(GatewayError):
+    """Too much at once; `retry-after` says when to come back."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
+class UpstreamError(GatewayError):
+    """An upstream answered, and the answer is an error or cannot be trusted."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "upstream_error"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """An upstream did not answer in time."""
+
+    status = 504
+    default_code = "upstream_timeout"
+
+
+class UpstreamConnectError(UpstreamError):
+    """The connection could not be made or broke before a whole answer was there."""
+
+    default_code = "upstream_unreachable"
+
+
+class UnavailableError(GatewayError):
+    """Nobody can take the work just now; `retry-after` says when to come back."""
+
+    status = 503
+    type = "overloaded_error"
+    default_code = "unavailable"
+
+
+class ConfigError(GatewayError):
+    """The config cannot be used; `problems` holds one line for each thing that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def context_length_exceeded(tokens: int, limit: int, item: int) -> InvalidInputError:
+    """Return OpenAI's error for a text of `tokens` tokens where the model reads `limit`."""
+    return InvalidInputError(
+        f"This model's maximum context length is {limit} tokens, however you requested {tokens} "
+        f"tokens ({tokens} in your prompt; 0 for the completion). Please reduce your prompt; or "
+        "completion length.",
+        item=item,
+        code="context_length_exceeded",
+    )
+
+
+def retry_headers(seconds: float) -> dict[str, str]:
+    """Return `retry-after` (whole seconds, at least 1) and `retry-after-ms` for a wait.
+
+    OpenAI's SDKs read the second first; a wait above 120 s makes them give up, so it is capped.
+    """
+    wait = min(max(seconds, 0.001), 120.0)
+    return {"retry-after": str(max(1, -int(-wait // 1))), "retry-after-ms": str(int(wait * 1000))}

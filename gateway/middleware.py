@@ -1,0 +1,118 @@
+"""What every request gets, whatever it asks: an id, its time, a line in the log, an end.
+
+Plain ASGI: a wrapper that reads no body costs a microsecond, where a framework's own costs 145.
+"""
+
+import re
+import secrets
+import traceback
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import GatewayError
+
+Observe = Callable[[Scope, int, float], None]
+"""Told of every request at its end: its scope, status, and seconds."""
+
+_CLIENT_LEFT = 499
+_ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}").fullmatch
+
+
+class RequestEdge:
+    """Outermost: gives `x-request-id` (the client's, if it sent one) and `openai-processing-ms`.
+
+    It is also where an unforeseen exception ends: it is logged by its place, without its message,
+    which might quote a text.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        observe: Observe,
+        clock: Callable[[], float],
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._app = app
+        self._observe = observe
+        self._clock = clock
+        self._log = log
+        self._prefix = f"req_{secrets.token_hex(8)}"
+        self._numbers = count()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = self._clock()
+        request_id = self._request_id(scope)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                milliseconds = b"%d" % ((self._clock() - began) * 1000)
+                message["headers"].append((b"x-request-id", request_id))
+                message["headers"].append((b"openai-processing-ms", milliseconds))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            status = _CLIENT_LEFT
+        except Exception as error:  # noqa: BLE001 - the one border: nothing may pass beyond it
+            self._unforeseen(error, request_id)
+            if not status:
+                await render(_INTERNAL, scope, receive, answer)
+        finally:
+            seconds = self._clock() - began
+            self._observe(scope, status or _CLIENT_LEFT, seconds)
+            self._log.debug(
+                "request",
+                method=scope["method"],
+                path=scope["path"][:200],
+                status=status or _CLIENT_LEFT,
+                ms=round(seconds * 1000, 2),
+                id=request_id.decode(),
+            )
+
+    def _request_id(self, scope: Scope) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _ACCEPTABLE_ID(value):
+                return bytes(value)
+        return f"{self._prefix}{next(self._numbers):08x}".encode()
+
+    def _unforeseen(self, error: Exception, request_id: bytes) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        self._log.error(
+            "unforeseen error",
+            kind=type(error).__name__,
+            at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]],
+            id=request_id.decode(),
+        )
+
+
+_INTERNAL = GatewayError(
+    "The gateway failed in a way nobody foresaw; its log has the place under this request's id.",
+    code="internal_error",
+)
+
+
+async def render(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send an error as OpenAI's SDKs expect it."""
+    del scope, receive
+    body = error.body()
+    headers: list[Any] = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    headers += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in error.headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,283 @@
+"""The processes of a running gateway: engines, and one worker or several.
+
+One worker is this very process. Several are children that share the listening sockets; this
+process then only keeps the engines, watches the workers and passes the signals on. A worker's
+slot, which names its metrics files, is used again only after its owner has ended.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvloop
+from prometheus_client import values
+
+from gateway.app import create_app
+from gateway.backends.local import EngineStatus
+from gateway.config import Config, LlamaUpstream
+from gateway.engines import EngineKeeper, EngineLoadError, engine_paths
+from gateway.logs import open_log
+from gateway.server import GRACE, bind, make_server
+
+Announce = Callable[[str, Mapping[str, EngineStatus]], None]
+"""Told once, when everything listens: the base_url, and the state of each engine by upstream."""
+
+PATIENCE = 3.0
+"""Seconds that the announcement waits for engines; a large model goes on loading behind it."""
+
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_KILL_AFTER = GRACE + 5.0
+_RESPAWN_PAUSE = 0.5
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The bound sockets, and the address to tell people."""
+
+    public: socket.socket
+    admin: socket.socket | None
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What every process of a gateway is given."""
+
+    config: Config
+    listeners: Listeners
+    directory: Path
+    """A private place for the sockets, status files and journals of the engines."""
+
+
+def serve(config: Config, announce: Announce) -> None:
+    """Run until SIGTERM or SIGINT; a second signal ends it at once. Raises StartError."""
+    directory = Path(tempfile.mkdtemp(prefix="embedding-gateway-"))
+    try:
+        running = Running(config, _listen(config), directory)
+        uvloop.run(_serve(running, announce))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _serve(running: Running, announce: Announce) -> None:
+    config = running.config
+    log = open_log(config.server.log_level, config.server.log_format)
+    stopping = _stop_on_signals()
+    keepers = _keepers(running, log)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        for keeper in keepers:
+            keeper.start()
+        work = (
+            _work(running, log, stopping)
+            if config.server.workers == 1
+            else _supervise(running, log, stopping)
+        )
+        tasks.append(asyncio.create_task(work))
+        tasks.append(asyncio.create_task(_load(running, keepers, announce, stopping)))
+        await _first_failure(tasks)
+    finally:
+        stopping.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(keeper.stop() for keeper in keepers))
+
+
+async def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+
+
+async def _load(
+    running: Running,
+    keepers: Sequence[EngineKeeper],
+    announce: Announce,
+    stopping: asyncio.Event,
+) -> None:
+    """Announce once the engines have loaded or take long; fail the start where one cannot."""
+    loads = [asyncio.create_task(k.loaded()) for k in keepers if not k.waits_for_use]
+    ended = asyncio.create_task(stopping.wait())
+    try:
+        if loads:
+            await asyncio.wait(loads, timeout=PATIENCE, return_when=asyncio.FIRST_EXCEPTION)
+        if not any(load.done() and load.exception() for load in loads):
+            announce(running.listeners.base_url, {k.name: k.status for k in keepers})
+        pending: set[asyncio.Task[object]] = {*loads}
+        while pending and not ended.done():
+            done, pending = await asyncio.wait(
+                {*pending, ended}, return_when=asyncio.FIRST_COMPLETED
+            )
+            pending.discard(ended)
+            for load in done - {ended}:
+                load.result()
+    except EngineLoadError as error:
+        raise StartError(str(error)) from error
+    finally:
+        for task in (*loads, ended):
+            task.cancel()
+
+
+async def _work(
+    running: Running,
+    log: structlog.stdlib.BoundLogger,
+    stopping: asyncio.Event,
+    metrics_directory: str | None = None,
+) -> None:
+    """Serve in this process until `stopping`."""
+    settings = running.config.server
+    gateway = create_app(
+        running.config,
+        running.directory,
+        log,
+        metrics_directory=metrics_directory,
+        draining=stopping.is_set,
+    )
+    servers = [(make_server(gateway.app, settings), running.listeners.public)]
+    if gateway.admin is not None and running.listeners.admin is not None:
+        admin = make_server(gateway.admin, settings, tls=False)
+        servers.append((admin, running.listeners.admin))
+    tasks = [asyncio.create_task(server.serve([bound])) for server, bound in servers]
+    await stopping.wait()
+    for server, _ in servers:
+        server.should_exit = True
+    await asyncio.gather(*tasks)
+
+
+async def _supervise(
+    running: Running, log: structlog.stdlib.BoundLogger, stopping: asyncio.Event
+) -> None:
+    """Keep all workers running until `stopping`, then see them out."""
+    metrics = running.directory / "metrics"
+    metrics.mkdir()
+    # prometheus-client reads it when it is imported, which the workers have yet to do.
+    os.environ[_METRICS_VARIABLE] = str(metrics)
+    slots = range(running.config.server.workers)
+    await asyncio.gather(*(_keep_worker(running, slot, log, stopping) for slot in slots))
+
+
+async def _keep_worker(
+    running: Running, slot: int, log: structlog.stdlib.BoundLogger, stopping: asyncio.Event
+) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    loop = asyncio.get_running_loop()
+    while not stopping.is_set():
+        worker = spawn.Process(target=_worker, args=(running, slot), name=f"gateway-{slot}")
+        worker.start()
+        ended = asyncio.Event()
+        loop.add_reader(worker.sentinel, ended.set)
+        waits = [asyncio.create_task(ended.wait()), asyncio.create_task(stopping.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set() and worker.pid is not None:
+            worker.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _KILL_AFTER)
+            worker.kill()
+        for wait in waits:
+            wait.cancel()
+        loop.remove_reader(worker.sentinel)
+        worker.join()
+        if not stopping.is_set():
+            log.warning("worker died", slot=slot, code=worker.exitcode)
+            await asyncio.sleep(_RESPAWN_PAUSE)
+
+
+def _worker(running: Running, slot: int) -> None:
+    """Be a worker; the entry point of its process."""
+    values.ValueClass = values.MultiProcessValue(lambda: f"worker{slot}")  # type: ignore[no-untyped-call]
+    log = open_log(running.config.server.log_level, running.config.server.log_format)
+    uvloop.run(_serve_worker(running, log.bind(worker=slot)))
+
+
+async def _serve_worker(running: Running, log: structlog.stdlib.BoundLogger) -> None:
+    stopping = _stop_on_signals()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)
+    await _work(running, log, stopping, os.environ[_METRICS_VARIABLE])
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            # Asked twice: whatever still runs is not waited for. Engines end with us.
+            os._exit(1)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _listen(config: Config) -> Listeners:
+    server = config.server
+    scheme = "https" if server.tls_cert else "http"
+    public = _bind(server.host, server.port, "port")
+    host, port = public.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    admin = None
+    if server.admin is not None:
+        admin_host, _, admin_port = server.admin.rpartition(":")
+        admin = _bind(admin_host.strip("[]"), int(admin_port), "admin")
+    return Listeners(public, admin, f"{scheme}://{shown}:{port}/v1")
+
+
+def _bind(host: str, port: int, option: str) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); "
+            f"is something else there? Choose another with server.{option}."
+        ) from error
+
+
+def _keepers(running: Running, log: structlog.stdlib.BoundLogger) -> list[EngineKeeper]:
+    return [
+        EngineKeeper(
+            name,
+            _engine_settings(name, upstream, running),
+            running.directory,
+            waits_for_use=upstream.load == "first-use",
+            log=log,
+            clock=time.monotonic,
+        )
+        for name, upstream in running.config.upstreams.items()
+        if isinstance(upstream, LlamaUpstream)
+    ]
+
+
+def _engine_settings(
+    name: str, upstream: LlamaUpstream, running: Running
+) -> Mapping[str, str | int | float | None]:
+    _, status = engine_paths(running.directory, name)
+    return {
+        "model": str(upstream.model),
+        "journal": str(status.with_suffix(".journal")),
+        "journal_key": secrets.token_hex(32),
+        "contexts": upstream.contexts,
+        "threads": upstream.threads,
+        "n_ctx": upstream.n_ctx,
+        "pooling": upstream.pooling,
+        "gpu_layers": upstream.gpu_layers,
+        "max_queue": upstream.max_queue,
+        "idle": upstream.idle,
+        "log_level": running.config.server.log_level,
+    }

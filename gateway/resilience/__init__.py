@@ -1,0 +1,1 @@
+"""Decisions about failure: pure, with the clock and chance given."""

@@ -1,0 +1,95 @@
+"""Uvicorn as this gateway runs it: a client that leaves ends its request, and signals are ours.
+
+It serves whatever application it is given; `process` decides how many processes there are.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.config import Server as Settings
+
+GRACE = 30.0
+"""Seconds that running requests have to end after SIGTERM."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. When the client closes it, the request that runs on it is cancelled.
+
+    ASGI only lets an application ask whether the client is still there, which costs a task for
+    every request; the connection knows, and costs nothing.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._application: ASGIApp = self.app
+        self._running: asyncio.Task[Any] | None = None
+        self._left = False
+        self.app = self._attended
+
+    async def _attended(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._running = asyncio.current_task()
+        try:
+            await self._application(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        finally:
+            self._running = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        super().connection_lost(exc)
+        if self._running is not None:
+            self._left = True
+            self._running.cancel()
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def make_server(app: ASGIApp, settings: Settings, *, tls: bool = True) -> Server:
+    """Return a server for one listener; it is given its bound sockets when it is started."""
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        loop="none",
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        ssl_certfile=settings.tls_cert if tls else None,
+        ssl_keyfile=settings.tls_key if tls else None,
+        timeout_graceful_shutdown=int(GRACE),
+        timeout_keep_alive=75,
+    )
+    return Server(config)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a bound, not yet listening TCP socket; raise OSError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    bound.set_inheritable(True)
+    return bound

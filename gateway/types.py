@@ -1,0 +1,74 @@
+"""The values that travel between the floors. They know nothing of HTTP, caches or backends."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Text = str | tuple[int, ...]
+"""One input: a text, or the ids of a tokenizer's tokens."""
+
+Row = npt.NDArray[np.floating[Any]]
+"""One vector as a backend gave it: shape (width,), float32 or float64, not yet normalized."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """What a client asks of `POST /v1/embeddings`, checked for shape."""
+
+    model: str
+    inputs: Sequence[Text]
+    base64: bool = False
+    dimensions: int | None = None
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Body fields beyond OpenAI's and ours; the model's `forward` list decides about them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawEmbeddings:
+    """A backend's whole answer: one row a text, in the order of the texts."""
+
+    rows: Sequence[Row]
+    tokens: Sequence[int]
+    """Tokens of each text; see `estimated`."""
+    estimated: bool
+    """True where the upstream gave only a sum and the split over the texts is ours."""
+    truncated: Sequence[bool] | None = None
+    """For each text, whether the backend cut it (only where the config asks for it)."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Upstream headers the client should see (`x-ratelimit-*`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a backend can say of its model before it is asked for anything; None is unknown."""
+
+    width: int | None = None
+    context: int | None = None
+    pooling: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a key of the config, or anybody where there are no keys."""
+
+    name: str = "anyone"
+    tenant: str = "default"
+    models: Sequence[str] | None = None
+    """Names and patterns of the models the key may use; None is all."""
+    admin: bool = False
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key covers this name; a pattern of the config is covered by itself."""
+        return self.models is None or any(matches(pattern, model) for pattern in self.models)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern, in which only `*` is special and stands for any text."""
+    if "*" not in pattern:
+        return pattern == name
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) is not None

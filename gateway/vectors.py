@@ -1,0 +1,69 @@
+"""The arithmetic of vectors: unit length, shortening, and the two forms they travel in.
+
+A stored vector is `bytes`: the full-width unit vector as little-endian float32. Everything else,
+fewer dimensions, base64 and float text, is derived from it. Nothing here knows of HTTP or caches.
+"""
+
+from binascii import b2a_base64
+from math import inf, sqrt
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from gateway.types import Row
+
+Unit = npt.NDArray[np.float32]
+"""A vector of L2 norm 1: shape (width,), float32."""
+
+_FLOAT32_LE = np.dtype("<f4")
+_encode = msgspec.json.Encoder().encode
+
+
+class InvalidVectorError(ValueError):
+    """A vector that must not leave: `reason` is "zero" or "not_finite"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def unit(row: Row) -> Unit:
+    """Scale a row to an L2 norm of 1: summed in float64, returned as float32.
+
+    One row at a time, so that the bits of a vector cannot depend on the batch it came in.
+    Raises InvalidVectorError for NaN, infinities and a norm of zero (a float64 sum of squares of
+    float32 values can neither overflow nor vanish; larger or smaller float64 input is refused too,
+    since no float32 unit vector could be made of it faithfully).
+    """
+    exact = row.astype(np.float64, copy=False)
+    square = float(exact.dot(exact))
+    if 0.0 < square < inf:
+        return (exact / sqrt(square)).astype(_FLOAT32_LE)
+    raise InvalidVectorError("zero" if square == 0.0 else "not_finite")
+
+
+def shorten(vector: bytes, dimensions: int) -> bytes:
+    """Return the first `dimensions` components, scaled to unit length again.
+
+    Slice, then renormalize: what OpenAI documents for its `dimensions` parameter.
+    Raises InvalidVectorError where all the kept components are zero.
+    """
+    full = np.frombuffer(vector, dtype=_FLOAT32_LE)
+    if dimensions == len(full):
+        return vector
+    return unit(full[:dimensions]).tobytes()
+
+
+def to_base64(vector: bytes) -> bytes:
+    """Return the JSON string of OpenAI's base64 form: little-endian float32."""
+    return b'"%b"' % b2a_base64(vector, newline=False)
+
+
+def to_floats(vector: bytes) -> bytes:
+    """Return the JSON array whose numbers are the float32 components exactly.
+
+    Each is written as the shortest text of the equal float64, so that a client that reads doubles
+    gets the very float32 that the base64 form holds.
+    """
+    return _encode(np.frombuffer(vector, dtype=_FLOAT32_LE).astype(np.float64).tolist())
