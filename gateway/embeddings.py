@@ -179,27 +179,29 @@ class Embeddings:
     def _begin(self, call: _Call, texts: Mapping[Key, Text]) -> list[Flight[_Part]]:
         """Start the upstream calls for texts that nobody asks for, as many as the limits want."""
         backend = call.route.backend
+        parts = list(_parts(texts, backend.max_batch, backend.max_batch_bytes))
+        if len(parts) == 1:
+            return [self._flights.begin(texts, self._ask(call, texts))]
         places = asyncio.Semaphore(backend.parallel)
-        return [
-            self._flights.begin(part, self._ask(call, part, places))
-            for part in _parts(texts, backend.max_batch, backend.max_batch_bytes)
-        ]
 
-    async def _ask(
-        self, call: _Call, texts: Mapping[Key, Text], places: asyncio.Semaphore
-    ) -> _Part:
+        async def in_turn(part: Mapping[Key, Text]) -> _Part:
+            async with places:
+                return await self._ask(call, part)
+
+        return [self._flights.begin(part, in_turn(part)) for part in parts]
+
+    async def _ask(self, call: _Call, texts: Mapping[Key, Text]) -> _Part:
         """Ask the upstream for these texts, and keep what it says if all of it is sound."""
         route = call.route
         keys = list(texts)
         try:
-            async with places:
-                raw = await route.backend.embed(
-                    route.upstream_model,
-                    list(texts.values()),
-                    fields=call.fields,
-                    truncate=route.model.truncate,
-                    deadline=call.deadline,
-                )
+            raw = await route.backend.embed(
+                route.upstream_model,
+                list(texts.values()),
+                fields=call.fields,
+                truncate=route.model.truncate,
+                deadline=call.deadline,
+            )
         except InvalidInputError as error:
             return _Part(error=error, culprit=keys[error.item])
         except InvalidRequestError as error:

@@ -41,7 +41,7 @@ def open_log(level: str, form: str, stream: TextIO | None = None) -> structlog.s
         structlog.WriteLogger(out),
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-    )
+    ).bind()  # a proxy until then, which would bind at every call
     return bound
 
 

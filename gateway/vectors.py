@@ -4,12 +4,12 @@ A stored vector is `bytes`: the full-width unit vector as little-endian float32.
 fewer dimensions, base64 and float text, is derived from it. Nothing here knows of HTTP or caches.
 """
 
-from binascii import b2a_base64
 from math import inf, sqrt
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from pybase64 import b64encode
 
 from gateway.types import Row
 
@@ -57,7 +57,7 @@ def shorten(vector: bytes, dimensions: int) -> bytes:
 
 def to_base64(vector: bytes) -> bytes:
     """Return the JSON string of OpenAI's base64 form: little-endian float32."""
-    return b'"%b"' % b2a_base64(vector, newline=False)
+    return b'"%b"' % b64encode(vector)
 
 
 def to_floats(vector: bytes) -> bytes:

@@ -14,18 +14,18 @@ import aiohttp
 from yarl import URL
 
 from gateway.backends.exchange import (
-    KEEPALIVE,
+    INVALID,
     Body,
+    Calls,
     Reply,
-    TransportSettings,
     broken,
+    closing,
     incoming,
     late,
     outgoing,
-    proxy_for,
-    tls_context,
     unreachable,
 )
+from gateway.backends.reach import KEEPALIVE, TransportSettings, bare, proxy_for, tls_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class AiohttpTransport:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | None = None
-        self._closed = False
+        self._calls = Calls()
         # Parsing a URL costs as much as everything else we do here. Bounded, because a model's
         # name may be part of one.
         self._target = lru_cache(maxsize=256)(self._aim)
@@ -62,29 +62,29 @@ class AiohttpTransport:
         # Failures leave without their context: the library's own words may hold credentials.
         try:
             # Rather than aiohttp's own total, which rounds up to whole seconds.
-            async with asyncio.timeout(timeout):
-                return await self._exchange(method, url, headers, body)
+            async with asyncio.timeout(timeout) as limit:
+                self._calls.begin(limit)
+                try:
+                    return await self._exchange(method, url, headers, body)
+                finally:
+                    self._calls.end(limit)
         except aiohttp.ConnectionTimeoutError:
             failure = late(connected=False)
         except TimeoutError:
-            failure = late(connected=True)
+            failure = closing() if self._calls.closed else late(connected=True)
         except aiohttp.ClientHttpProxyError:
             failure = unreachable("the proxy refused to connect")
+        except aiohttp.InvalidURL:
+            failure = unreachable(INVALID)
         except (aiohttp.ClientError, OSError) as error:
             failure = broken(error)
         except ValueError:
-            failure = unreachable("its address or a header to send is not valid")
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._closed or (task is not None and task.cancelling()):
-                raise
-            # Closing cancels those who wait for a free connection, as if they had been cancelled.
-            failure = unreachable("the gateway is closing its connections")
+            failure = unreachable(INVALID)
         raise failure from None
 
     async def aclose(self) -> None:
         """See Transport.aclose."""
-        self._closed = True
+        await self._calls.close()
         if self._session is not None:
             await self._session.close()
 
@@ -114,8 +114,6 @@ class AiohttpTransport:
                 response.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise unreachable("the gateway has closed its connections")
         settings = self._settings
         connector: aiohttp.BaseConnector
         if settings.uds is not None:
@@ -133,7 +131,9 @@ class AiohttpTransport:
         return self._session
 
     def _aim(self, address: str) -> _Target:
-        url = URL(address).with_user(None)
+        address = bare(address)
+        # Already encoded: yarl would turn %2F in a query into a slash.
+        url = URL(address, encoded=True)
         proxy = proxy_for(address, self._settings)
         trust: ssl.SSLContext | bool = True
         if url.scheme == "https" or (proxy or "").startswith("https:"):

@@ -1,28 +1,26 @@
-"""One HTTP exchange as a backend sees it, and the rules that both clients keep.
+"""One HTTP exchange as a backend sees it, and the rules that every client keeps.
 
-What goes out beside the caller's headers, which proxy and certificates apply, how large an answer
-may grow, and what a broken exchange is called. It imports no HTTP library and opens no socket.
+What goes out beside the caller's headers, how large an answer may grow, how calls end when the
+transport is closed, and what a broken exchange is called. It imports no HTTP library, opens no
+socket, and does not know the way to an upstream.
 """
 
+import asyncio
 import os
 import socket
 import ssl
-import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
-import truststore
-
-from gateway.errors import ConfigError, UpstreamConnectError, UpstreamError, UpstreamTimeoutError
-
-KEEPALIVE = 30.0
-"""Seconds an idle connection is kept: below the 60 s after which common load balancers hang up."""
+from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
 
 _OUTGOING = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "embedding-gateway"}
+
+INVALID = "its address or a header to send is not valid"
+
+_ANY_KIND = "the connection broke, or spoke no HTTP, before a whole answer was there"
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """zlib's own flag for "look at the first bytes"."""
@@ -52,8 +50,9 @@ class Transport(Protocol):
     ) -> Reply:
         """Return the answer, whatever its status; redirects come back as they are.
 
-        `url` is absolute, credentials in it are not sent. `headers` have lower-case names.
-        `timeout` is in seconds and bounds the whole call. Cancelling closes the connection.
+        `url` is absolute and percent-encoded; credentials in it are not sent. `headers` have
+        lower-case names. `timeout` is in seconds and bounds the whole call. Cancelling closes the
+        connection.
 
         Raises UpstreamConnectError where no whole answer was had, UpstreamTimeoutError (code
         "upstream_connect_timeout" where not even a connection was), and UpstreamError with code
@@ -64,37 +63,6 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close every connection; calls on their way end with UpstreamConnectError."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class TransportSettings:
-    """How to reach one upstream."""
-
-    connect_timeout: float
-    """Seconds for one connection, TLS handshake included."""
-    pool: int
-    """Connections at a time, at most; further calls wait for one."""
-    max_answer: int
-    """Bytes of a decoded body, at most."""
-    proxy: str | None = field(default=None, repr=False)
-    """http:// or https:// address; None asks HTTPS_PROXY and NO_PROXY, "" means directly."""
-    ca_file: Path | None = None
-    """PEM file with the only authorities to trust; None means SSL_CERT_FILE or the system's."""
-    uds: str | None = None
-    """Path of a Unix socket that is connected to whatever host the URL names."""
-
-    def check(self) -> None:
-        """Raise ConfigError for a proxy or a CA file that cannot be used."""
-        problems = []
-        if self.proxy and not _is_proxy(self.proxy):
-            problems.append("proxy: only http:// and https:// proxies are supported")
-        if self.ca_file is not None:
-            try:
-                ssl.create_default_context(cafile=self.ca_file)
-            except OSError as error:  # ssl.SSLError is one
-                problems.append(f"ca_file: cannot read certificates from {self.ca_file}: {error}")
-        if problems:
-            raise ConfigError(problems)
 
 
 def outgoing(headers: Mapping[str, str]) -> dict[str, str]:
@@ -109,6 +77,39 @@ def incoming(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
+
+
+class Calls:
+    """The calls under way on one transport, so that closing it can end them all."""
+
+    __slots__ = ("_idle", "_limits", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._limits: set[asyncio.Timeout] = set()
+        self._idle = asyncio.Event()
+
+    def begin(self, limit: asyncio.Timeout) -> None:
+        """Count a call in, known by the timeout that bounds it; refused once closed."""
+        if self.closed:
+            raise closing()
+        self._limits.add(limit)
+
+    def end(self, limit: asyncio.Timeout) -> None:
+        """Count it out."""
+        self._limits.discard(limit)
+        if self.closed and not self._limits:
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Let the time of every call run out now, and return when the last one has ended."""
+        self.closed = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(now)
+        if self._limits:
+            await self._idle.wait()
 
 
 class Body:
@@ -127,7 +128,7 @@ class Body:
         self._parts: list[bytes] = []
         self._size = 0
         declared = headers.get("content-length", "")
-        # Before anything is read: a compressed body may be small and grow, never the reverse.
+        # Before anything is read: what is this long compressed is longer decoded.
         if declared.isascii() and declared.isdigit() and int(declared) > limit:
             raise self._too_large()
 
@@ -165,46 +166,14 @@ class Body:
         )
 
 
-def proxy_for(url: str, settings: TransportSettings) -> str | None:
-    """Return the proxy to use for a URL, None for none.
-
-    Raises UpstreamConnectError where the environment names one of a kind we do not speak.
-    """
-    if settings.uds is not None:
-        return None
-    if settings.proxy is not None:
-        return settings.proxy or None
-    parts = urlsplit(url)
-    named = urllib.request.getproxies_environment()
-    proxy = named.get(parts.scheme) or named.get("all")
-    place = parts.netloc.rpartition("@")[2]
-    # typeshed does not know this half of the pair.
-    spared = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-    if not proxy or spared(place, named):
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if not _is_proxy(proxy):
-        raise unreachable("the environment names a proxy that is neither http:// nor https://")
-    return proxy
-
-
-def tls_context(ca_file: Path | None, paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
-    """Return a context that trusts `ca_file` alone, else SSL_CERT_FILE, else the system.
-
-    `paths` says where OpenSSL looks (it reads the environment variables); where that is nowhere,
-    as in python.org's build for macOS, the operating system's own store is asked.
-    """
-    if ca_file is not None:
-        return ssl.create_default_context(cafile=ca_file)
-    if paths.cafile or paths.capath:
-        return ssl.create_default_context()
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 def unreachable(kind: str) -> UpstreamError:
     """Return the UpstreamConnectError for an exchange that had no whole answer."""
     return UpstreamConnectError(f"The upstream could not be reached: {kind}.")
+
+
+def closing() -> UpstreamError:
+    """Return the error for a call on a transport that is being closed, or has been."""
+    return unreachable("the gateway is closing its connections")
 
 
 def broken(error: BaseException) -> UpstreamError:
@@ -224,9 +193,6 @@ def late(*, connected: bool) -> UpstreamError:
     )
 
 
-_ANY_KIND = "the connection broke, or spoke no HTTP, before a whole answer was there"
-
-
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -243,7 +209,8 @@ def _kind(error: BaseException) -> str | None:
         reason = error.verify_message.partition(",")[0]
         return f"its TLS certificate cannot be trusted ({reason})"
     if isinstance(error, ssl.SSLError):
-        return "TLS failed"
+        # A constant of OpenSSL's, as WRONG_VERSION_NUMBER.
+        return f"TLS failed ({error.reason})" if error.reason else "TLS failed"
     if isinstance(error, socket.gaierror):
         return "its name could not be resolved"
     # Libraries wrap errors of the system in subclasses of their own; those carry no fixed words.
@@ -254,7 +221,3 @@ def _kind(error: BaseException) -> str | None:
 
 def _undecodable(what: str) -> UpstreamError:
     return UpstreamError(f"The upstream's answer {what}.", code="upstream_answer_encoding")
-
-
-def _is_proxy(address: str) -> bool:
-    return urlsplit(address).scheme in ("http", "https")

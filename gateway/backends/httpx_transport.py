@@ -14,18 +14,18 @@ from functools import lru_cache
 import httpx2
 
 from gateway.backends.exchange import (
-    KEEPALIVE,
+    INVALID,
     Body,
+    Calls,
     Reply,
-    TransportSettings,
     broken,
+    closing,
     incoming,
     late,
     outgoing,
-    proxy_for,
-    tls_context,
     unreachable,
 )
+from gateway.backends.reach import KEEPALIVE, TransportSettings, bare, proxy_for, tls_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class HttpxTransport:
         self._settings = settings
         self._pools: dict[tuple[str | None, str], httpx2.AsyncHTTPTransport] = {}
         self._tls: ssl.SSLContext | None = None
-        self._closed = False
+        self._calls = Calls()
         self._target = lru_cache(maxsize=256)(self._aim)
 
     async def send(
@@ -58,31 +58,33 @@ class HttpxTransport:
         """See Transport.send."""
         # Failures leave without their context: the library's own words may hold credentials.
         try:
-            async with asyncio.timeout(timeout):
-                return await self._exchange(method, url, headers, body)
+            async with asyncio.timeout(timeout) as limit:
+                self._calls.begin(limit)
+                try:
+                    return await self._exchange(method, url, headers, body)
+                finally:
+                    self._calls.end(limit)
         except httpx2.ConnectTimeout:
             failure = late(connected=False)
         except (httpx2.TimeoutException, TimeoutError):
-            failure = late(connected=True)
+            failure = closing() if self._calls.closed else late(connected=True)
         except httpx2.ProxyError:
             failure = unreachable("the proxy refused to connect")
         except (httpx2.InvalidURL, httpx2.LocalProtocolError, ValueError):
-            failure = unreachable("its address or a header to send is not valid")
+            failure = unreachable(INVALID)
         except (httpx2.TransportError, OSError) as error:
             failure = broken(error)
         raise failure from None
 
     async def aclose(self) -> None:
         """See Transport.aclose."""
-        self._closed = True
+        await self._calls.close()
         for pool in self._pools.values():
             await pool.aclose()
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> Reply:
-        if self._closed:
-            raise unreachable("the gateway has closed its connections")
         target = self._target(url)
         request = httpx2.Request(
             method,
@@ -103,9 +105,8 @@ class HttpxTransport:
             await response.aclose()
 
     def _aim(self, address: str) -> _Target:
+        address = bare(address)
         url = httpx2.URL(address)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise httpx2.InvalidURL("not an absolute http:// or https:// address")
         proxy = proxy_for(address, self._settings)
         way = (proxy, url.scheme)
         if way not in self._pools:

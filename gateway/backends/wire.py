@@ -4,12 +4,12 @@ Promise P1: an answer is accepted whole or not at all, and items are placed by t
 """
 
 from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Sequence
 from typing import NoReturn
 
 import msgspec
 import numpy as np
+from pybase64 import b64decode
 
 from gateway.errors import UpstreamError
 from gateway.types import RawEmbeddings, Row
@@ -84,7 +84,7 @@ def _placed(items: list[_Item], count: int, by_position: bool, upstream: str) ->
 def _row(embedding: str | list[float], upstream: str) -> Row:
     if isinstance(embedding, str):
         try:
-            row: Row = np.frombuffer(a2b_base64(embedding, strict_mode=True), dtype="<f4")
+            row: Row = np.frombuffer(b64decode(embedding, validate=True), dtype="<f4")
         except (Base64Error, ValueError):
             _refuse(upstream, "a vector is not base64 of float32 numbers")
     else:

@@ -77,15 +77,17 @@ async def land(flights: Collection[Flight[T]], deadline: float) -> None:
     for flight in flights:
         flight.join()
     try:
-        done, pending = await asyncio.wait(
-            [flight.task for flight in flights],
-            timeout=deadline - asyncio.get_running_loop().time(),
-            return_when=asyncio.FIRST_EXCEPTION,
-        )
-        for task in done:
-            task.result()
-        if pending:
-            raise TimeoutError
+        async with asyncio.timeout_at(deadline):
+            if len(flights) == 1:
+                # The usual case, and a fifth of the cost of asyncio.wait.
+                for flight in flights:
+                    await asyncio.shield(flight.task)
+                return
+            done, _ = await asyncio.wait(
+                [flight.task for flight in flights], return_when=asyncio.FIRST_EXCEPTION
+            )
+            for task in done:
+                task.result()
     finally:
         for flight in flights:
             flight.leave()
