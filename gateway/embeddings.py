@@ -120,7 +120,9 @@ class Embeddings:
         parts: Sequence[_Part] = ()
         if missing:
             counts = await _count(route, keys, texts, deadline)
-            call = _Call(route, fields, request.base64, deadline, counts)
+            # Who asks does not change a vector: it goes upstream, and not into the key.
+            sent = fields if request.user is None else {**fields, "user": request.user}
+            call = _Call(route, sent, request.base64, deadline, counts)
             parts = await self._fetch(call, keys, missing, entries)
             asked = sum(len(part.entries) for part in parts)
             sources |= {"upstream": asked, "flight": len(missing) - asked}

@@ -57,6 +57,7 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
         base64=_is_base64(asked.encoding_format),
         dimensions=asked.dimensions,
         seed=asked.seed,
+        user=asked.user,
         extra=_extra(body),
     )
 

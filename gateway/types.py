@@ -24,6 +24,7 @@ class EmbeddingRequest:
     base64: bool = False
     dimensions: int | None = None
     seed: int | None = None
+    user: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Body fields beyond OpenAI's and ours; the model's `forward` list decides about them."""
 

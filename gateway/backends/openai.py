@@ -141,28 +141,37 @@ class OpenAIBackend:
         attempt = 0
         while True:
             attempt += 1
-            failure: Failure | None
-            try:
-                async with self._places:
-                    timeout = min(self._endpoint.timeout, deadline - clock())
-                    if timeout <= 0:
-                        raise UpstreamTimeoutError(
-                            f"No place at upstream '{self.name}' became free in time."
-                        )
-                    reply = await self._transport.send(
-                        method, url, self._headers, body, timeout=timeout
-                    )
-                failure = self._read_failure(reply, self.name)
-                if failure is None:
-                    return reply
-            except UpstreamConnectError as error:
-                failure = Failure(error, retry=True)
+            answer = await self._attempt(method, url, body, deadline)
+            if isinstance(answer, Reply):
+                return answer
             wait = None
-            if failure.retry:
-                wait = self._retry.wait(attempt, deadline - clock(), failure.after)
+            if answer.retry:
+                wait = self._retry.wait(attempt, deadline - clock(), answer.after)
             if wait is None:
-                raise failure.final(spent=failure.retry)
+                raise answer.final(spent=answer.retry)
             await asyncio.sleep(wait)
+
+    async def _attempt(
+        self, method: str, url: str, body: bytes | None, deadline: float
+    ) -> Reply | Failure:
+        """Send once, as soon as there is a place."""
+        try:
+            async with self._places:
+                timeout = deadline - asyncio.get_running_loop().time()
+                if timeout <= 0:
+                    return Failure(
+                        UpstreamTimeoutError(
+                            f"No place at upstream '{self.name}' became free in time."
+                        ),
+                        retry=False,
+                    )
+                reply = await self._transport.send(
+                    method, url, self._headers, body, timeout=min(timeout, self._endpoint.timeout)
+                )
+        except (UpstreamConnectError, UpstreamTimeoutError) as error:
+            # A slow answer would be slow again, and may be billed; a connection costs nothing.
+            return Failure(error, retry=error.code != "upstream_timeout")
+        return self._read_failure(reply, self.name) or reply
 
 
 class _Model(msgspec.Struct):
