@@ -1,0 +1,37 @@
+"""The config file and the environment, which are read here and nowhere else.
+
+`load`, `parse` and `default` give a frozen Config that has passed every check, or raise one
+ConfigError that holds all that is wrong, each with file, line, key path and a hint. Nothing here
+knows HTTP, backends or caches; below the composition root nobody sees a Config.
+"""
+
+from gateway.config.addresses import host_and_port, is_loopback
+from gateway.config.describe import json_schema
+from gateway.config.load import default, load, parse, with_server
+from gateway.config.options import Cache, Key, LlamaUpstream, OpenAIUpstream, Server
+from gateway.config.patterns import is_pattern
+from gateway.config.schema import Config, Model, Upstream
+from gateway.config.secret import Digest, Secret
+from gateway.config.show import show
+
+__all__ = [
+    "Cache",
+    "Config",
+    "Digest",
+    "Key",
+    "LlamaUpstream",
+    "Model",
+    "OpenAIUpstream",
+    "Secret",
+    "Server",
+    "Upstream",
+    "default",
+    "host_and_port",
+    "is_loopback",
+    "is_pattern",
+    "json_schema",
+    "load",
+    "parse",
+    "show",
+    "with_server",
+]

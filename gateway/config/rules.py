@@ -1,0 +1,104 @@
+"""What the options of the server and the keys mean to each other; `check` asks every rule.
+
+A rule sees the whole config as values and yields what is wrong; it does not know the file's text.
+Whether files are there is asked here and in `upstream_rules`, nowhere else.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from gateway.config.addresses import host_and_port, is_loopback
+from gateway.config.model_rules import model_problems
+from gateway.config.patterns import overlap
+from gateway.config.problems import KeyPath, Problem, did_you_mean, quote, spell
+from gateway.config.schema import Config
+from gateway.config.upstream_rules import unreadable, upstream_problems
+
+_PLAIN_KEY = "is written here in plain text; ${env:NAME} or ${file:PATH} keep it out of the file"
+
+
+def check(config: Config) -> list[Problem]:
+    """Return everything that is wrong with the config as a whole, and every warning."""
+    rules = (_server, _listeners, _keys, upstream_problems, model_problems)
+    return list(chain.from_iterable(rule(config) for rule in rules))
+
+
+def _server(config: Config) -> Iterator[Problem]:
+    server = config.server
+    pair = {"tls_cert": server.tls_cert, "tls_key": server.tls_key}
+    for (name, path), (other, other_path) in zip(pair.items(), reversed(pair.items()), strict=True):
+        if path is not None and other_path is None:
+            yield _tls(f"{other} is missing: HTTPS needs both", name, other)
+        elif path is not None and (reason := unreadable(path)):
+            yield _tls(reason, name)
+    if server.workers > 1 and config.cache.memory > 0:
+        yield Problem(
+            ("server", "workers"),
+            "every worker would keep vectors of its own, so that one text could have two; "
+            'use workers = 1, or [cache] memory = "0" (a store that workers share comes later)',
+            because=(("cache", "memory"),),
+        )
+
+
+def _tls(message: str, *names: str) -> Problem:
+    paths: list[KeyPath] = [("server", name) for name in names]
+    return Problem(paths[0], message, because=tuple(paths[1:]))
+
+
+def _listeners(config: Config) -> Iterator[Problem]:
+    server = config.server
+    if not config.keys and not is_loopback(server.host):
+        yield Problem(
+            ("server", "host"),
+            f"anyone who can reach {server.host} may use it; add [[keys]], or listen on 127.0.0.1",
+            warning=True,
+        )
+    if server.admin is None:
+        if config.keys and not any(key.admin for key in config.keys):
+            yield Problem(
+                ("keys",),
+                "no key has admin = true and server.admin is not set, so nobody can see the "
+                "console page and the metrics",
+                warning=True,
+            )
+        return
+    host, port = host_and_port(server.admin)
+    if port and port == server.port and host == server.host:
+        yield Problem(
+            ("server", "admin"),
+            "must not be the address of the gateway itself",
+            because=(("server", "host"), ("server", "port")),
+        )
+
+
+def _keys(config: Config) -> Iterator[Problem]:
+    names: dict[str, KeyPath] = {}
+    secrets: dict[bytes, KeyPath] = {}
+    for place, key in enumerate(config.keys):
+        path: KeyPath = ("keys", place)
+        first = names.setdefault(key.name, path)
+        if first != path:
+            yield _twice((*path, "name"), (*first, "name"))
+        first = secrets.setdefault(key.secret.sha256, path)
+        if first != path:
+            yield _twice((*path, "secret"), (*first, "secret"))
+        if key.secret.in_file:
+            yield Problem((*path, "secret"), f"{_PLAIN_KEY}, and so does sha256:…", warning=True)
+        yield from _key_models(config, path, key.models)
+
+
+def _twice(path: KeyPath, first: KeyPath) -> Problem:
+    return Problem(path, f"is the same as {spell(first)}", because=(first,))
+
+
+def _key_models(config: Config, path: KeyPath, patterns: tuple[str, ...]) -> Iterator[Problem]:
+    served = list(config.models)
+    for model in config.models.values():
+        served.extend(model.aliases)
+    for place, pattern in enumerate(patterns):
+        at = (*path, "models", place)
+        if set(pattern) & set("?[]"):
+            yield Problem(at, 'only "*" is special in a pattern; "?", "[" and "]" cannot be used')
+        elif not any(overlap(pattern, name) for name in served):
+            hint = did_you_mean(pattern, served)
+            yield Problem(at, f"{quote(pattern)} fits no model of this file{hint}", warning=True)

@@ -1,0 +1,151 @@
+"""The whole config as one value, and its models; see `options` for the rest of it.
+
+Knows the names and defaults, and nothing of files, lines or of who uses it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.config.forms import ALIASES, DIMENSIONS, about
+from gateway.config.options import Cache, Count, Key, LlamaUpstream, Name, OpenAIUpstream, Server
+from gateway.config.problems import KeyPath
+
+Tokenizer = Literal["cl100k_base"]
+TokenIds = Literal["decode", "native", "reject"]
+Upstream = OpenAIUpstream | LlamaUpstream
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A name that clients may ask for. `*` in the name serves every name that fits."""
+
+    task: Annotated[
+        Literal["embedding", "chat"] | None,
+        about("What the model is for; without it, the endpoint decides."),
+    ] = None
+    upstreams: Annotated[tuple[Name, ...], Meta(min_length=1), about("Who serves it.", ["openai"])]
+    upstream_model: Annotated[
+        Name | None, about("Its name there; default the same name.", "text-embedding-3-small")
+    ] = None
+    aliases: Annotated[
+        dict[str, str | None],
+        about(
+            "Other names for it: a list, or a table in which each may have a prefix of its own.",
+            ["minilm"],
+            {"e5:query": {"prefix": "query: "}, "e5:passage": {"prefix": "passage: "}},
+            form=ALIASES,
+        ),
+    ] = {}
+    space: Annotated[
+        Name | None,
+        about("Name of its vector space: models that share it have equal vectors for a text."),
+    ] = None
+    dimensions: Annotated[
+        Literal["native", "any"] | tuple[int, ...] | None,
+        about(
+            "Widths a client may ask for: the model's own (native), any smaller one, or a list. "
+            "Default: any for text-embedding-3-*, else native.",
+            "any",
+            [256, 512],
+            form=DIMENSIONS,
+        ),
+    ] = None
+    prefix: Annotated[str | None, about("Put before every text.", "query: ")] = None
+    truncate: Annotated[
+        bool, about("Cut texts that are too long, and say so, instead of refusing them.")
+    ] = False
+    token_ids: Annotated[
+        TokenIds | None,
+        about(
+            "What an array of token ids means: text in cl100k ids (decode), ids of the model's "
+            "own (native), or a 400 (reject)."
+        ),
+    ] = None
+    tokenizer: Annotated[
+        Tokenizer | None, about("Tokenizer to count tokens with before the upstream is asked.")
+    ] = None
+    max_tokens: Annotated[
+        Count | None, about("Most tokens of one text; longer ones are refused here.", 8191)
+    ] = None
+    forward: Annotated[
+        tuple[Name, ...],
+        about("Further body fields that go upstream, and into the cache key.", ["input_type"]),
+    ] = ()
+
+    def dimensions_for(self, name: str) -> Literal["native", "any"] | tuple[int, ...]:
+        """Return the widths allowed under this name (or pattern) of the model."""
+        if self.dimensions is not None:
+            return self.dimensions
+        # OpenAI documents shortening for its third generation only.
+        trained = (self.upstream_model or name).startswith("text-embedding-3-")
+        return "any" if trained else "native"
+
+    def token_ids_for(self, name: str, *, local: bool) -> TokenIds:
+        """Return what id arrays mean under this name; `local` if a llama upstream serves it."""
+        if self.token_ids is not None:
+            return self.token_ids
+        speaks_cl100k = (self.upstream_model or name).startswith("text-embedding-")
+        if local or self.tokenizer is not None or speaks_cl100k:
+            return "decode"
+        # Text cannot be put before ids of a vocabulary that we do not know.
+        return "reject" if self.prefixed else "native"
+
+    @property
+    def prefixed(self) -> bool:
+        """Whether the model or an alias of it puts something before the texts."""
+        return bool(self.prefix) or any(self.aliases.values())
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """A whole config that has passed every check."""
+
+    server: Server = Server()
+    cache: Cache = Cache()
+    keys: tuple[Key, ...] = ()
+    upstreams: dict[str, Upstream] = {}
+    models: dict[str, Model] = {}
+    source: Path | None = None
+    """The file; None for the config that is built in."""
+    warnings: tuple[str, ...] = ()
+    """Lines about what is allowed and probably not meant."""
+    lines: dict[KeyPath, int] = {}
+    """Where each key stands in the file."""
+
+
+SECTIONS: Mapping[str, str] = {
+    "server": Server.__doc__ or "",
+    "cache": Cache.__doc__ or "",
+    "keys": Key.__doc__ or "",
+    "upstreams": "Who makes the vectors, by name.",
+    "models": "What clients may ask for, by name.",
+}
+"""The file's top-level tables."""
+
+KINDS: Mapping[str, type[OpenAIUpstream] | type[LlamaUpstream]] = {
+    "openai": OpenAIUpstream,
+    "llama": LlamaUpstream,
+}
+
+LATER: Mapping[type[Struct], Mapping[str, str]] = {
+    Cache: {
+        "store": "vectors are kept in memory only",
+        "secret": "it is the store's, and vectors are kept in memory only",
+        "ttl": "vectors are kept until memory is full",
+        "store_size": "vectors are kept in memory only",
+    },
+    Model: {
+        "cache": "every embedding is cached, and chat is not served",
+        "price": "no costs are counted",
+    },
+}
+"""Options that have a name already and come with a later version, with what holds until then."""
+
+
+def fields(struct: type[Struct]) -> tuple[msgspec.inspect.Field, ...]:
+    """Return the Struct's fields as msgspec understands them."""
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 - for the type checker
+    return info.fields

@@ -1,0 +1,83 @@
+"""The config as it took effect, written as TOML again, with secrets masked."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.config.options import LlamaUpstream
+from gateway.config.schema import Config, Model, fields
+from gateway.config.typed import form_of
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def show(config: Config) -> str:
+    """Return TOML text of every option that has a value, defaults included, and no secret."""
+    origin = "no file" if config.source is None else str(config.source)
+    parts = [f"# What took effect ({_one_line(origin)}). Secrets are masked."]
+    parts.append(_table("[server]", config.server))
+    parts.append(_table("[cache]", config.cache))
+    parts.extend(_table("[[keys]]", key) for key in config.keys)
+    for name, upstream in config.upstreams.items():
+        parts.append(_table(f"[upstreams.{_key(name)}]", upstream))
+    for name, model in config.models.items():
+        parts.append(_table(f"[models.{_key(name)}]", _settled(config, name, model)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _settled(config: Config, name: str, model: Model) -> Model:
+    """Return the model with the defaults that depend on its name."""
+    if model.task == "chat":
+        return model
+    local = isinstance(config.upstreams[model.upstreams[0]], LlamaUpstream)
+    return msgspec.structs.replace(
+        model,
+        dimensions=model.dimensions_for(name),
+        token_ids=model.token_ids_for(name, local=local),
+    )
+
+
+def _table(header: str, struct: Struct) -> str:
+    return "\n".join([header, *_pairs(struct)])
+
+
+def _pairs(struct: Struct) -> Iterator[str]:
+    for field in fields(type(struct)):
+        value = getattr(struct, field.name)
+        if value is None:
+            continue
+        form = form_of(field.type)
+        yield f"{field.name} = {toml_value(value if form is None else form.write(value))}"
+
+
+def toml_value(value: Any) -> str:
+    """Return a text, number, boolean, list or table as TOML on one line."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return _quoted(value)
+        case list() | tuple():
+            return f"[{', '.join(map(toml_value, value))}]"
+        case dict():
+            pairs = [f"{_key(name)} = {toml_value(item)}" for name, item in value.items()]
+            return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
+        case _:
+            return repr(value)
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    # JSON's escapes are TOML's too; only DEL needs one in TOML and none in JSON.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

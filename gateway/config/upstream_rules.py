@@ -1,0 +1,130 @@
+"""What is wrong with an upstream although each of its options could be read.
+
+Looks at the disk for the files that a config names. It asks no upstream anything.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.config.addresses import is_loopback
+from gateway.config.options import LlamaUpstream, OpenAIUpstream, Server
+from gateway.config.problems import KeyPath, Problem, quote
+from gateway.config.schema import Config
+from gateway.config.secret import Secret
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OURS = frozenset(
+    {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding", "connection"}
+)
+"""Headers that an HTTP client has to set itself."""
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+
+
+def upstream_problems(config: Config) -> Iterator[Problem]:
+    """Yield what is wrong with each upstream."""
+    used = {name for model in config.models.values() for name in model.upstreams}
+    for name, upstream in config.upstreams.items():
+        path: KeyPath = ("upstreams", name)
+        if not _NAME.fullmatch(name):
+            yield Problem(
+                path, 'an upstream\'s name has letters, digits, ".", "_" and "-", at most 64'
+            )
+        if name not in used:
+            yield Problem(path, "no model uses it", warning=True)
+        match upstream:
+            case OpenAIUpstream():
+                yield from _openai(upstream, path, config.server)
+            case LlamaUpstream():
+                yield from _llama(upstream, path)
+
+
+def unreadable(path: Path) -> str | None:
+    """Return why this file cannot be read, or None."""
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return f"{quote(str(path))} cannot be read: {error.strerror}"
+
+
+def _openai(upstream: OpenAIUpstream, path: KeyPath, server: Server) -> Iterator[Problem]:
+    if upstream.api_key is not None and upstream.api_key.in_file:
+        yield Problem(
+            (*path, "api_key"),
+            "is written here in plain text; ${env:NAME} or ${file:PATH} keep it out of the file",
+            warning=True,
+        )
+    if upstream.ca_file is not None and (reason := unreadable(upstream.ca_file)):
+        yield Problem((*path, "ca_file"), reason)
+    if not _HEADER.fullmatch(upstream.auth_header):
+        yield Problem((*path, "auth_header"), "is not the name of an HTTP header")
+    if _is_ourselves(upstream.base_url, server):
+        yield Problem(
+            (*path, "base_url"),
+            "is the gateway's own address, so that it would ask itself for ever (is "
+            "OPENAI_BASE_URL set for the clients?)",
+            because=(("server", "host"), ("server", "port")),
+        )
+    yield from _headers(upstream, path)
+    for name, value in upstream.query.items():
+        if not name or not value.reveal().isprintable():
+            yield Problem((*path, "query", name), "must have a name and printable text")
+
+
+def _headers(upstream: OpenAIUpstream, path: KeyPath) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for name, value in upstream.headers.items():
+        at = (*path, "headers", name)
+        low = name.lower()
+        if not _HEADER.fullmatch(name):
+            yield Problem(at, "is not the name of an HTTP header")
+        elif low in _OURS:
+            yield Problem(at, "is set by the gateway itself; leave it out")
+        elif low in seen:
+            yield Problem(at, "stands here twice: names of headers differ not by case")
+        elif low == upstream.auth_header.lower() and upstream.api_key is not None:
+            yield Problem(at, "is the header that carries api_key; leave one of them out")
+        elif not _sendable(value):
+            yield Problem(at, "must be ASCII text on one line, without spaces at its ends")
+        seen.add(low)
+
+
+def _sendable(value: Secret) -> bool:
+    text = value.reveal()
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def _is_ourselves(base_url: str, server: Server) -> bool:
+    if not base_url or (server.host not in _EVERYWHERE and not is_loopback(server.host)):
+        return False
+    parts = urlsplit(base_url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return port == server.port and is_loopback(parts.hostname or "")
+
+
+def _llama(upstream: LlamaUpstream, path: KeyPath) -> Iterator[Problem]:
+    if reason := _no_gguf(upstream.model):
+        yield Problem((*path, "model"), reason)
+    if upstream.idle is not None and upstream.load != "first-use":
+        yield Problem(
+            (*path, "idle"),
+            'needs load = "first-use": what is loaded at start stays loaded',
+            because=((*path, "load"),),
+        )
+
+
+def _no_gguf(path: Path) -> str | None:
+    """Return why this is not the GGUF file it should be, or None."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        beside = [found.name for found in path.parent.glob("*.gguf")][:3]
+        hint = f"; beside it there is {', '.join(map(quote, sorted(beside)))}" if beside else ""
+        return f"{quote(str(path))} cannot be read: {error.strerror}{hint}"
+    if magic != b"GGUF":
+        return f"{quote(str(path))} is not a GGUF file: it does not begin with GGUF"
+    return None

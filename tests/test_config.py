@@ -1,0 +1,254 @@
+"""What a good config becomes: values, defaults, warnings, and what `check --show` prints."""
+
+import hashlib
+import pickle
+
+import pytest
+from config_texts import MODEL, SAMPLE, UPSTREAM, parse
+
+from gateway import config as gateway_config
+from gateway.config import LlamaUpstream, Model, OpenAIUpstream, Secret
+from gateway.errors import ConfigError
+
+
+def test_the_sample_is_read_into_values():
+    """Each table of the file is a value with the file's options and everyone's defaults."""
+    config = parse(SAMPLE)
+    assert ("127.0.0.1", 8000, 1, 120.0) == (
+        config.server.host,
+        config.server.port,
+        config.server.workers,
+        config.server.request_timeout,
+    )
+    assert config.cache.memory == 256 * 2**20
+    [key] = config.keys
+    assert ("search-team", ("text-embedding-3-*",), "search", False) == (
+        key.name,
+        key.models,
+        key.tenant,
+        key.admin,
+    )
+    assert (
+        OpenAIUpstream(base_url="https://api.openai.com/v1", api_key=Secret("canary-upstream-key"))
+        == config.upstreams["openai"]
+    )
+    assert isinstance(config.upstreams["minilm"], LlamaUpstream)
+    assert config.upstreams["minilm"].model.name == "all-minilm-l6-v2-q8_0.gguf"
+    assert (
+        Model(task="embedding", upstreams=("minilm",), aliases={"minilm": None})
+        == config.models["all-minilm-l6-v2"]
+    )
+    assert ["text-embedding-3-small", "all-minilm-l6-v2", "gpt-*"] == list(config.models)
+
+
+def test_a_config_cannot_be_changed():
+    """What has passed the checks stays as it was checked."""
+    config = parse(SAMPLE)
+    with pytest.raises(AttributeError):
+        config.server.port = 1
+
+
+def test_a_config_goes_to_another_process_whole():
+    """Workers that are spawned get the same config, secrets included."""
+    config = parse(SAMPLE)
+    copy = pickle.loads(pickle.dumps(config))
+    assert config == copy
+    assert copy.upstreams["openai"].api_key.reveal() == "canary-upstream-key"
+
+
+# Without a file
+
+
+def test_without_a_file_the_bundled_model_is_served():
+    """No file and no key: the bundled model on loopback, and nothing else."""
+    config = gateway_config.default({})
+    assert ("127.0.0.1", 8000) == (config.server.host, config.server.port)
+    assert {"all-minilm-l6-v2": {"minilm": None}} == {
+        name: model.aliases for name, model in config.models.items()
+    }
+    assert (None, (), {}) == (config.source, config.warnings, config.lines)
+
+
+def test_without_a_file_an_openai_key_adds_openai():
+    """OPENAI_API_KEY puts OpenAI's embedding models behind the same door."""
+    config = gateway_config.default({"OPENAI_API_KEY": "canary-upstream-key"})
+    openai = config.upstreams["openai"]
+    assert ("https://api.openai.com/v1", "canary-upstream-key") == (
+        openai.base_url,
+        openai.api_key.reveal(),
+    )
+    widths = {name: m.dimensions_for(name) for name, m in config.models.items()}
+    assert {
+        "all-minilm-l6-v2": "native",
+        "text-embedding-3-*": "any",
+        "text-embedding-*": "native",
+    } == widths
+    assert config.warnings == ()
+
+
+def test_without_a_file_openai_may_be_elsewhere():
+    """OPENAI_BASE_URL is honoured as OpenAI's SDKs honour it; empty means not set."""
+    environ = {"OPENAI_API_KEY": "canary-upstream-key", "OPENAI_BASE_URL": "http://proxy:1234/v1/"}
+    assert gateway_config.default(environ).upstreams["openai"].base_url == "http://proxy:1234/v1"
+    environ["OPENAI_BASE_URL"] = ""
+    openai = gateway_config.default(environ, local=False).upstreams["openai"]
+    assert openai.base_url == "https://api.openai.com/v1"
+
+
+def test_without_a_file_the_gateway_does_not_ask_itself():
+    """An OPENAI_BASE_URL that is set for the clients, and so names the gateway, is an error."""
+    environ = {"OPENAI_API_KEY": "a-key", "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}
+    with pytest.raises(ConfigError, match=r"openai\.base_url: is the gateway's own address"):
+        gateway_config.default(environ)
+
+
+def test_without_a_file_and_a_model_the_way_out_is_named():
+    """Where llama.cpp is not installed and no key is set, the error says what to do."""
+    with pytest.raises(ConfigError, match="there is no model: set OPENAI_API_KEY"):
+        gateway_config.default({}, local=False)
+
+
+# The command line
+
+
+def test_the_command_line_overrides_the_server():
+    """Host, port and workers given on the command line replace the file's."""
+    config = parse(SAMPLE.replace("256MiB", "0"))
+    changed = gateway_config.with_server(config, host="::1", port=0, workers=4)
+    assert ("::1", 0, 4) == (changed.server.host, changed.server.port, changed.server.workers)
+    assert config == gateway_config.with_server(config)
+
+
+def test_the_command_line_obeys_the_rules():
+    """An override that breaks a rule is an error that does not blame the file."""
+    with pytest.raises(ConfigError) as caught:
+        gateway_config.with_server(parse(SAMPLE), host="a b", port=-1, workers=2)
+    starts = [line.split(": ")[:2] for line in caught.value.problems]
+    assert [["command line", f"server.{name}"] for name in ("host", "port", "workers")] == starts
+
+
+def test_the_command_line_brings_its_own_warnings():
+    """Listening for everyone warns, and going back to loopback takes the warning away."""
+    opened = gateway_config.with_server(gateway_config.default({}), host="0.0.0.0")
+    [warning] = opened.warnings
+    assert warning.startswith("command line: server.host: anyone who can reach 0.0.0.0 may use it")
+    assert gateway_config.with_server(opened, host="127.0.0.1").warnings == ()
+
+
+# Warnings
+
+KEY = '[[keys]]\nname = "a"\nsecret = "${env:SEARCH_TEAM_KEY}"\n'
+WARNED = {
+    '[server]\nhost = "0.0.0.0"': "2: server.host: anyone who can reach 0.0.0.0 may use it",
+    '[upstreams.o]\napi_key = "plain"': "2: upstreams.o.api_key: is written here in plain text",
+    '[[keys]]\nname = "a"\nsecret = "plain-text"\nadmin = true': (
+        "3: keys[0].secret: is written here in plain text"
+    ),
+    KEY: "1: keys: no key has admin = true and server.admin is not set",
+    f'{KEY}admin = true\nmodels = ["n*"]': '5: keys[0].models[0]: "n*" fits no model of this file',
+    '[upstreams.p]\nkind = "openai"\nbase_url = "http://h"': "1: upstreams.p: no model uses it",
+    '[models.n]\nupstreams = ["o"]\ntask = "chat"\nprefix = "query: "': (
+        "4: models.n.prefix: has no meaning for a chat model"
+    ),
+}
+
+
+@pytest.mark.parametrize(("addition", "says"), WARNED.items(), ids=list(WARNED.values()))
+def test_what_is_probably_not_meant_is_warned_of(addition, says):
+    """A config that works and is probably not what was meant is used, with one warning."""
+    rest = UPSTREAM.replace("[upstreams.o]\n", "") if "[upstreams.o]" in addition else UPSTREAM
+    [warning] = parse(addition + rest + MODEL).warnings
+    assert warning.startswith(f"built-in config:{says}")
+
+
+def test_a_sound_config_has_no_warnings():
+    """Keys from the environment or as a digest, and an admin key: nothing to say."""
+    digest = hashlib.sha256(b"canary-client-key").hexdigest()
+    for secret in ("${env:SEARCH_TEAM_KEY}", f"sha256:{digest}"):
+        key = f'[[keys]]\nname = "a"\nsecret = "{secret}"\nadmin = true\n'
+        assert parse(key + UPSTREAM + MODEL).warnings == ()
+
+
+# References
+
+
+def test_references_are_put_in(tmp_path):
+    """${env:…} and ${file:…} may be a part of a text, and a file's line end is dropped."""
+    (tmp_path / "key").write_bytes(b"from-a-file\r\n")
+    options = (
+        'api_key = "${file:key}"\nmax_batch = "${env:N}"\n'
+        'headers = { a = "Bearer ${env:N}-${env:N}", b = "$${env:N} $1 {}" }\n'
+    )
+    config = parse(UPSTREAM + options + MODEL, environ={"N": "96"}, base_dir=tmp_path)
+    read = config.upstreams["o"]
+    assert ("from-a-file", 96) == (read.api_key.reveal(), read.max_batch)
+    headers = {name: value.reveal() for name, value in read.headers.items()}
+    assert {"a": "Bearer 96-96", "b": "${env:N} $1 {}"} == headers
+
+
+def test_a_variable_that_is_no_text_is_refused():
+    """Bytes that are not UTF-8 in the environment are an error, not a crash when they are sent."""
+    text = UPSTREAM + 'api_key = "${env:KEY}"' + MODEL
+    with pytest.raises(ConfigError, match="the environment variable KEY is not UTF-8"):
+        parse(text, environ={"KEY": "canary-\udcff"})
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"), [("localhost", "localhost"), ("0:0::1", "::1"), ("my-host.x", "my-host.x")]
+)
+def test_a_host_is_an_address_or_a_name(written, kept):
+    """Addresses are kept in their usual spelling, names as they are."""
+    assert kept == parse(f'[server]\nhost = "{written}"' + UPSTREAM + MODEL).server.host
+
+
+def test_relative_paths_start_at_the_file(tmp_path):
+    """A model, a certificate and a secret's file are found beside the config, or under ~."""
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs/ca.pem").write_text("")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        UPSTREAM + 'ca_file = "certs/ca.pem"\n'
+        '[upstreams.a]\nkind = "llama"\nmodel = "model.gguf"\n'
+        '[upstreams.b]\nkind = "llama"\nmodel = "~/model.gguf"\n' + MODEL
+    )
+    config = gateway_config.load(path, {"HOME": str(tmp_path)})
+    assert config.upstreams["o"].ca_file == tmp_path / "certs/ca.pem"
+    assert config.upstreams["a"].model == config.upstreams["b"].model == tmp_path / "model.gguf"
+    assert config.source == path
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    """Editors on Windows put one before the text."""
+    path = tmp_path / "gateway.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (UPSTREAM + MODEL).encode())
+    assert list(gateway_config.load(path, {}).models) == ["m"]
+
+
+# What took effect
+
+
+def test_what_is_shown_is_the_config_again(tmp_path):
+    """The shown text, with its secrets put back, is a config with the same values."""
+    (tmp_path / "it's\x7f.gguf").write_bytes(b"GGUF")
+    extra = (
+        '[upstreams.g]\nkind = "llama"\nmodel = "it\'s\\u007f.gguf"\n'
+        'load = "first-use"\nidle = 90\n'
+        '[models."g \\"1\\" é"]\nupstreams = ["g"]\ndimensions = [64]\ntruncate = true\n'
+        'aliases = { "g:q" = { prefix = "q\\n" } }\n'
+    )
+    config = parse(SAMPLE + extra, base_dir=tmp_path)
+    shown = gateway_config.show(config)
+    back = parse(shown.replace('"***"', '"${env:SEARCH_TEAM_KEY}"'))
+    assert shown == gateway_config.show(back)
+    assert config.server == back.server
+    assert config.upstreams["g"] == back.upstreams["g"]
+    assert config.models['g "1" é'].aliases == back.models['g "1" é'].aliases
+
+
+def test_what_is_shown_names_its_file(tmp_path):
+    """The first line says where the config came from, whatever the file is called."""
+    path = tmp_path / "a\nb.toml"
+    path.write_text(UPSTREAM + MODEL)
+    first, *_ = gateway_config.show(gateway_config.load(path, {})).splitlines()
+    assert first == f"# What took effect ({tmp_path}/a?b.toml). Secrets are masked."

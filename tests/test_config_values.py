@@ -1,0 +1,139 @@
+"""The config's values: secrets that show nowhere, addresses, and models with their defaults."""
+
+import hashlib
+import tomllib
+
+import msgspec
+import pytest
+from config_texts import MODEL, SAMPLE, UPSTREAM, model, parse
+
+from gateway import config as gateway_config
+from gateway.config import Digest, Secret
+from gateway.errors import ConfigError
+
+# Secrets
+
+
+def test_secrets_show_nowhere_but_where_asked():
+    """No repr, no text, no encoder and no `show` gives a secret away."""
+    text = SAMPLE.replace(
+        "api_key",
+        'headers = { x-pass = "canary-header", x-team = "${env:SEARCH_TEAM_KEY}", x-y = "plain" }\n'
+        'query = { sig = "canary-query", api-version = "2024" }\n'
+        'proxy = "http://me:canary-proxy@proxy:3128"\napi_key',
+    )
+    config = parse(text)
+    shown = gateway_config.show(config)
+    assert "canary" not in repr(config) + str(config) + shown
+    assert "canary" not in f"{config.keys[0].secret}{config.upstreams['openai'].api_key}"
+    with pytest.raises(TypeError):
+        msgspec.json.encode(config.upstreams["openai"])
+    openai = tomllib.loads(shown)["upstreams"]["openai"]
+    assert {"x-pass": "***", "x-team": "***", "x-y": "plain"} == openai["headers"]
+    assert {"sig": "***", "api-version": "2024"} == openai["query"]
+    assert ("***", "http://***@proxy:3128") == (openai["api_key"], openai["proxy"])
+    assert config.upstreams["openai"].headers["x-pass"].reveal() == "canary-header"
+    assert config.upstreams["openai"].proxy.reveal() == "http://me:canary-proxy@proxy:3128"
+
+
+def test_a_client_key_is_kept_as_its_digest():
+    """The key itself is not kept; it is known again, given plainly or as its SHA-256."""
+    digest = hashlib.sha256(b"canary-client-key").hexdigest()
+    for secret in ("${env:SEARCH_TEAM_KEY}", f"sha256:{digest.upper()}"):
+        text = f'[[keys]]\nname = "a"\nsecret = "{secret}"\n' + UPSTREAM + MODEL
+        [key] = parse(text).keys
+        assert key.secret == Digest.of("canary-client-key")
+        assert key.secret.matches("canary-client-key")
+        assert not key.secret.matches("canary-client-ke")
+        assert not key.secret.matches("\udcff")
+
+
+def test_equal_secrets_are_equal():
+    """Secrets can be compared and be keys of a table, also of their own kind only."""
+    assert {Secret("a")} == {Secret("a", in_file=True), Secret("a")}
+    assert {Digest.of("a")} == {Digest.of("a", in_file=True)}
+    assert Secret("a") not in {"a", Digest.of("a")}
+
+
+# Upstreams and models
+
+ADDRESSES = {
+    "https://api.openai.com/v1/": "https://api.openai.com/v1",
+    "HTTP://LOCALHOST:11434/v1": "http://LOCALHOST:11434/v1",
+    "http://[::1]:9000": "http://[::1]:9000",
+    "https://x.openai.azure.com/openai/deployments/d/": "https://x.openai.azure.com/openai/deployments/d",
+}
+
+
+@pytest.mark.parametrize(("written", "kept"), ADDRESSES.items())
+def test_an_address_is_kept_without_its_last_slash(written, kept):
+    """A base_url is what stands before /embeddings."""
+    text = UPSTREAM.replace("https://example.com/v1", written) + MODEL
+    assert kept == parse(text).upstreams["o"].base_url
+
+
+def test_another_gateway_on_this_machine_is_no_loop():
+    """Only the gateway's own port on loopback is refused as an upstream."""
+    for url in ("http://127.0.0.1:8001/v1", "http://10.0.0.1:8000/v1"):
+        parse(UPSTREAM.replace("https://example.com/v1", url) + MODEL)
+    elsewhere = '[server]\nhost = "10.0.0.1"\n'
+    parse(elsewhere + UPSTREAM.replace("https://example.com/v1", "http://127.0.0.1:8000") + MODEL)
+
+
+def test_aliases_are_a_list_or_have_prefixes():
+    """A list of aliases takes the model's prefix; a table gives each its own, or none."""
+    assert {"a": None, "b": None} == model('aliases = ["a", "b"]').aliases
+    table = 'prefix = "p: "\naliases = { q = { prefix = "query: " }, r = { prefix = "" }, s = {} }'
+    assert {"q": "query: ", "r": "", "s": None} == model(table).aliases
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "widths"),
+    [
+        ("text-embedding-3-large", "", "any"),
+        ("text-embedding-3-*", "", "any"),
+        ("text-embedding-ada-002", "", "native"),
+        ("small", 'upstream_model = "text-embedding-3-small"', "any"),
+        ("text-embedding-3-large", 'dimensions = "native"', "native"),
+        ("m", "dimensions = [512, 256, 512]", (512, 256)),
+    ],
+)
+def test_widths_follow_the_config_or_the_name(name, options, widths):
+    """Without `dimensions`, only OpenAI's third generation may be shortened."""
+    assert widths == model(options, name).dimensions_for(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "local", "meaning"),
+    [
+        ("text-embedding-3-small", "", False, "decode"),
+        ("m", "", False, "native"),
+        ("m", "", True, "decode"),
+        ("m", 'tokenizer = "cl100k_base"', False, "decode"),
+        ("m", 'upstream_model = "text-embedding-3-small"', False, "decode"),
+        ("m", 'prefix = "query: "', False, "reject"),
+        ("m", 'aliases = { q = { prefix = "query: " } }', False, "reject"),
+        ("m", 'token_ids = "reject"', True, "reject"),
+        ("m", 'token_ids = "decode"\nprefix = "query: "', False, "decode"),
+    ],
+)
+def test_token_ids_follow_the_config_or_the_name(name, options, local, meaning):
+    """Without `token_ids`, ids are text where their vocabulary is known."""
+    assert meaning == model(options, name).token_ids_for(name, local=local)
+
+
+def test_patterns_of_different_length_may_overlap():
+    """The longer fixed part wins, so there is no tie to refuse."""
+    names = ["*", "text-*", "text-embedding-*", "text-embedding-3-*", "gpt-*", "omni-*"]
+    models = "".join(f'[models."{name}"]\nupstreams = ["o"]\n' for name in names)
+    assert names[:4] == list(parse(UPSTREAM + models.split('[models."gpt')[0]).models)
+    with pytest.raises(ConfigError, match="neither is more specific"):
+        parse(UPSTREAM + '[models."a*"]\nupstreams = ["o"]\n[models."*b"]\nupstreams = ["o"]\n')
+    parse(UPSTREAM + models)
+
+
+def test_chat_may_have_more_than_one_upstream():
+    """Failover between chat upstreams needs no common vector space."""
+    second = UPSTREAM.replace(".o]", ".p]")
+    text = UPSTREAM + second + '[models.m]\ntask = "chat"\nupstreams = ["o", "p"]\n'
+    assert parse(text).models["m"].upstreams == ("o", "p")
