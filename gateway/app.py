@@ -40,7 +40,7 @@ from gateway.errors import GatewayError, InvalidRequestError, MethodNotAllowedEr
 from gateway.gguf import describe, sha256_file
 from gateway.keyring import Keyring
 from gateway.metrics import CONTENT_TYPE, Metrics, ObservedEmbeddings, ObservedTransport
-from gateway.middleware import RequestEdge
+from gateway.middleware import INTERNAL, RequestEdge
 from gateway.resilience.retry import RetryPolicy
 from gateway.routing import ChatModel, EmbeddingModel, RoutingTable
 from gateway.tokens import Cl100k
@@ -230,7 +230,7 @@ def _model(
         max_tokens=model.max_tokens,
         count=model.tokenizer is not None,
         forward=model.forward,
-        lone_empty=local,
+        local=local,
     )
 
 
@@ -287,7 +287,16 @@ def _of_starlette(request: Request, error: HTTPException) -> GatewayError:
     return InvalidRequestError(error.detail)
 
 
-_HANDLERS = {GatewayError: _render_error, HTTPException: _render_error}
+async def _render_unforeseen(_: Request, __: Exception) -> Response:
+    """Answer in OpenAI's form; Starlette raises the exception on, and RequestEdge logs it."""
+    return Response(INTERNAL.body(), INTERNAL.status, media_type="application/json")
+
+
+_HANDLERS = {
+    GatewayError: _render_error,
+    HTTPException: _render_error,
+    Exception: _render_unforeseen,
+}
 
 _OPERATIONS = {
     "/v1/embeddings": "embeddings",

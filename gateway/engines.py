@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
-from gateway.backends.local import EngineStatus
+from gateway.backends.local import EngineFacts, EngineStatus
 
 _GIVES_UP = frozenset({3, 4})
 """Exit codes of an engine that would fail the same way again: 3 the model, 4 the memory."""
@@ -99,12 +100,12 @@ class EngineKeeper:
                 return
             if code == 0 and self.waits_for_use:
                 # It had nothing to do for its idle time.
-                self._write(msgspec.structs.replace(self.status, state="waiting", pid=None))
+                self._write(replace(self.status, state="waiting", pid=None))
                 continue
             failures = 0 if was_ready else failures + 1
             self._log.warning("engine died", code=code, seconds=round(self._clock() - began, 3))
             restarts = self.status.restarts + 1
-            self._write(EngineStatus("starting", restarts))
+            self._write(replace(self.status, state="starting", restarts=restarts, pid=None))
             await asyncio.sleep(min(_MAX_PAUSE, 0.1 * 2**failures) if failures else 0)
 
     async def _used(self, listener: socket.socket) -> None:
@@ -119,7 +120,7 @@ class EngineKeeper:
 
     async def _run(self, listener: socket.socket) -> int:
         """Run one engine to its end; return its exit code (negative: the signal)."""
-        self._write(msgspec.structs.replace(self.status, state="starting", pid=None))
+        self._write(replace(self.status, state="starting", pid=None))
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway.engine",
             stdin=asyncio.subprocess.PIPE,
@@ -144,7 +145,8 @@ class EngineKeeper:
             self._log.warning("engine", said=line.decode(errors="replace").rstrip()[:500])
             return
         if event == "ready":
-            self._write(EngineStatus("ready", self.status.restarts, pid))
+            facts = msgspec.convert(said, EngineFacts)
+            self._write(EngineStatus("ready", self.status.restarts, pid, facts=facts))
             self._loaded.set()
         if level == "error":
             self._reason = str(said.get("message", event))

@@ -70,7 +70,7 @@ class RequestEdge:
         except Exception as error:  # noqa: BLE001 - the one border: nothing may pass beyond it
             self._unforeseen(error, request_id)
             if not status:
-                await render(_INTERNAL, scope, receive, answer)
+                await render(INTERNAL, scope, receive, answer)
         finally:
             seconds = self._clock() - began
             self._observe(scope, status or _CLIENT_LEFT, seconds)
@@ -99,7 +99,7 @@ class RequestEdge:
         )
 
 
-_INTERNAL = GatewayError(
+INTERNAL = GatewayError(
     "The gateway failed in a way nobody foresaw; its log has the place under this request's id.",
     code="internal_error",
 )

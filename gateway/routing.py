@@ -48,8 +48,9 @@ class EmbeddingModel:
     count: bool = False
     """Whether texts are counted with cl100k before the upstream is asked."""
     forward: Sequence[str] = ()
-    lone_empty: bool = False
-    """Whether a single empty text is embedded (local models) or refused, as OpenAI does."""
+    local: bool = False
+    """Whether it runs here: then a lone empty text is embedded, where OpenAI refuses it, and ids
+    are never sent on in a vocabulary that the model does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,10 @@ class Route:
                 f"Model '{self.name}' has {width} dimensions; {asked} cannot be had.",
                 param="dimensions",
             )
-        if allowed == "any" or (width is None and allowed == "native") or asked in allowed:
+        listed = () if isinstance(allowed, str) else allowed
+        if allowed == "any" or (width is None and allowed == "native") or asked in listed:
             return
-        only = ", ".join(map(str, [*(allowed if allowed != "native" else ()), width or "its own"]))
+        only = ", ".join(map(str, [*listed, width or "its own"]))
         raise InvalidRequestError(
             f"Model '{self.name}' was not trained to be shortened; `dimensions` may be {only}, "
             "or be left out.",
@@ -175,12 +177,12 @@ class Route:
         except UnicodeDecodeError:
             # A client that cuts long texts by tokens may cut a character in two. Upstreams that
             # know these ids get them as they are; a local model gets the text with a mark there.
-            if self.backend.info().width is None:
+            if not self.model.local:
                 return ids
             return self._prefix + raw.decode(errors="replace")
 
     def _refuse_empty(self, inputs: Sequence[Text]) -> None:
-        if len(inputs) == 1 and self.model.lone_empty:
+        if len(inputs) == 1 and self.model.local:
             return
         raise InvalidInputError(
             "an empty string cannot be embedded; leave it out or send a space.",

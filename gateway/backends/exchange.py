@@ -204,6 +204,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _kind(error: BaseException) -> str | None:
+    # Libraries derive errors of their own from the system's; the original is among the causes.
+    if type(error).__module__ not in ("builtins", "socket", "ssl"):
+        return None
     if isinstance(error, ssl.SSLCertVerificationError):
         # OpenSSL's reason, without the name or address that some of them end in.
         reason = error.verify_message.partition(",")[0]
@@ -213,8 +216,7 @@ def _kind(error: BaseException) -> str | None:
         return f"TLS failed ({error.reason})" if error.reason else "TLS failed"
     if isinstance(error, socket.gaierror):
         return "its name could not be resolved"
-    # Libraries wrap errors of the system in subclasses of their own; those carry no fixed words.
-    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.errno:
+    if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return None
 

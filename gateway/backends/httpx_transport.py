@@ -120,7 +120,6 @@ class HttpxTransport:
         tls = self._trust() if secure or tunnel else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return httpx2.AsyncHTTPTransport(
             verify=tls,
-            trust_env=False,
             limits=httpx2.Limits(
                 max_connections=settings.pool,
                 max_keepalive_connections=settings.pool,

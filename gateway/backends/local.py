@@ -32,6 +32,17 @@ PART_BYTES = 8192
 enough that little is lost with an engine that dies and that others' texts come in between."""
 
 
+class EngineFacts(msgspec.Struct, frozen=True):
+    """What an engine says of the model that it has loaded."""
+
+    width: int
+    context: int
+    """Tokens of the longest text it takes."""
+    pooling: str
+    contexts: int
+    """Texts it decodes at a time."""
+
+
 class EngineStatus(msgspec.Struct, frozen=True):
     """What the engine's keeper last wrote about it."""
 
@@ -41,6 +52,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     pid: int | None = None
     reason: str | None = None
     """Why it failed for good."""
+    facts: EngineFacts | None = None
+    """Of the last engine that was ready."""
 
 
 class LocalBackend:
@@ -112,8 +125,11 @@ class LocalBackend:
         return ()
 
     def info(self) -> ModelInfo:
-        """Return what the GGUF file says."""
-        return self._info
+        """Return what the engine says, and before it has loaded what the file says."""
+        facts = self.status().facts
+        if facts is None:
+            return self._info
+        return ModelInfo(facts.width, facts.context, facts.pooling)
 
     def status(self) -> EngineStatus:
         """Return what its keeper wrote."""

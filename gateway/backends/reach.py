@@ -60,7 +60,8 @@ def bare(address: str) -> str:
     """
     try:
         parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and parts.hostname and _VISIBLE.fullmatch(address)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        valid = named and _VISIBLE.fullmatch(address)
     except ValueError:
         valid = False
     if not valid:

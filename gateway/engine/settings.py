@@ -1,0 +1,59 @@
+"""What the parent tells the engine: one line of JSON on standard input.
+
+Knows the names and their bounds; not what they mean for a model.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One engine: a file, a socket, and how much of the machine it may use."""
+
+    model: str
+    """Path of the GGUF file."""
+    journal: str
+    """Path of the crash journal, which outlives the process."""
+    journal_key: str
+    """Key of the journal's digests, in hex: 1 to 64 bytes."""
+    socket: str | None = None
+    """Path of the Unix socket; it appears when the model is loaded and proved."""
+    contexts: Positive | None = None
+    """How many texts are decoded at once; None is one for each usable core."""
+    threads: Positive = 1
+    """Threads that compute for one context."""
+    n_ctx: Positive | None = None
+    """Longest text in tokens; None is what the model was trained on, within memory."""
+    pooling: str | None = None
+    """mean, cls or last; None is what the file says."""
+    gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=1 << 20)] = 0
+    """Layers to put on a GPU; -1 is all."""
+    max_queue: Positive = 16384
+    """Texts that may wait."""
+    fd: int | None = None
+    """An inherited listening socket, which takes the place of `socket`."""
+    idle: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Seconds without a request after which the engine ends; None is never."""
+    restarts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How often the parent has started this engine again; only shown."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug` also passes on what llama.cpp says at its own level info."""
+
+    def key(self) -> bytes:
+        """Return the journal's key; raises ValueError."""
+        key = bytes.fromhex(self.journal_key)
+        if not 1 <= len(key) <= 64:
+            raise ValueError("journal_key must hold 1 to 64 bytes in hex")
+        return key
+
+
+def decode_settings(line: bytes) -> Settings:
+    """Read the line the parent wrote; raises ValueError with the name at fault."""
+    settings = msgspec.json.decode(line, type=Settings)
+    settings.key()
+    return settings

@@ -1,0 +1,244 @@
+"""From settings to a running engine: read the file, prove the model, size and fill the pool.
+
+The composition root under the process: knows every part of the engine, and no sockets or signals.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gateway.engine.app import EngineApp, Health
+from gateway.engine.decoder import STACK_PER_BYTE, Decoder, Guard, Job, Preparer, probe, text_bytes
+from gateway.engine.faults import RefusedError, ResourcesError
+from gateway.engine.journal import Journal
+from gateway.engine.log import Log
+from gateway.engine.machine import available_memory, resident_memory, usable_cores
+from gateway.engine.model import Context, LlamaLog, Model, Tokenizer, engine_version
+from gateway.engine.pool import Pool
+from gateway.engine.scout import signal_name, survives
+from gateway.engine.settings import Settings
+from gateway.engine.sizing import Plan, choose_pooling, plan_sizes
+from gateway.gguf import GGUFError, GGUFInfo, describe
+
+_KILLED = -9
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A pool with its contexts made and proved, and the app before it."""
+
+    app: EngineApp
+    pool: Pool[Job, bytes]
+    tokenizing: ThreadPoolExecutor
+    journal: Journal
+    facts: dict[str, Any]
+    """What the parent should know: width, context, pooling, contexts."""
+
+    def close(self) -> None:
+        """Finish what is being decoded, and leave in good order."""
+        self.pool.close()
+        self.tokenizing.shutdown()
+        self.journal.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: Model
+    plan: Plan
+    pooling: str
+    tokenizer: Tokenizer
+
+    def context(self, threads: int) -> Context:
+        return Context(self.model, self.plan, self.pooling, threads)
+
+
+def build_engine(
+    settings: Settings,
+    log: Log,
+    *,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+    after_fork: Callable[[], None],
+) -> Engine:
+    """Load and prove the model; raises RefusedError.
+
+    `clock` means the same after a restart, `timer` never goes back. To be called while the process
+    has one thread; `after_fork` runs in the child that tries the model first.
+    """
+    try:
+        info = describe(settings.model)
+    except GGUFError as error:
+        raise RefusedError(f"the file {error}") from error
+    pooling = choose_pooling(info, settings.pooling)
+    plain = _scouted(settings, info, pooling, log, after_fork)
+    loaded = _load(settings, info, pooling, log, plain=plain)
+    plan = loaded.plan
+    _report(settings, info, loaded, log)
+    try:
+        journal = Journal(Path(settings.journal), settings.key(), plan.contexts + 1, clock)
+    except OSError as error:
+        raise RefusedError(f"the crash journal cannot be written: {error.strerror}") from error
+    guard = Guard(journal)
+    hands, pool = _fill_pool(settings, loaded, journal, guard, timer)
+    preparer = Preparer(
+        loaded.tokenizer,
+        journal,
+        guard,
+        slot=plan.contexts,
+        limit=plan.limit,
+        vocab=loaded.model.vocab_size,
+    )
+    tokenizing = _tokenizing_thread(plan.limit)
+    health = _health(settings, info, loaded, hands, pool)
+    app = EngineApp(preparer, tokenizing, pool, health)
+    facts = {name: health.fixed[name] for name in ("width", "context", "pooling", "contexts")}
+    return Engine(app, pool, tokenizing, journal, facts)
+
+
+def _scouted(
+    settings: Settings, info: GGUFInfo, pooling: str, log: Log, after_fork: Callable[[], None]
+) -> bool:
+    """Return whether the weights must stay plain; raises RefusedError where all attempts die.
+
+    A refusal in the child is left to be met again here, where it is explained.
+    """
+    for plain in (False, True):
+        code = survives(partial(_attempt, settings, info, pooling, plain=plain), after_fork)
+        if code >= 0:
+            return plain
+        if code == _KILLED:
+            raise ResourcesError("the model was killed while it loaded: out of memory?")
+        if not plain:
+            log.write(
+                "warning",
+                "plain_weights",
+                message=f"llama.cpp dies of {signal_name(code)} with weights repacked for this"
+                " processor; they are used as they are in the file",
+            )
+    raise RefusedError(
+        f"llama.cpp dies of {signal_name(code)} when it loads the file or embeds a first text:"
+        " the file is broken, or llama.cpp was built for another processor"
+    )
+
+
+def _attempt(settings: Settings, info: GGUFInfo, pooling: str, *, plain: bool) -> int:
+    silent = Log("error", fd=os.open(os.devnull, os.O_WRONLY))
+    try:
+        loaded = _load(settings, info, pooling, silent, plain=plain)
+        probe(loaded.context(settings.threads), loaded.tokenizer, loaded.plan.limit)
+    except RefusedError as error:
+        return error.exit_code
+    return 0
+
+
+def _load(settings: Settings, info: GGUFInfo, pooling: str, log: Log, *, plain: bool) -> _Loaded:
+    model = Model(settings.model, info, LlamaLog(log), gpu_layers=settings.gpu_layers, plain=plain)
+    plan = plan_sizes(
+        info,
+        model.behaviour(pooling),
+        pooling,
+        settings,
+        cores=usable_cores(),
+        memory=available_memory(),
+    )
+    return _Loaded(model, plan, pooling, Tokenizer(model))
+
+
+def _report(settings: Settings, info: GGUFInfo, loaded: _Loaded, log: Log) -> None:
+    """Log what was decided, and what somebody may not expect."""
+    plan, cores = loaded.plan, usable_cores()
+    log.write("info", "sized", architecture=info.architecture, cores=cores, **asdict(plan))
+    if settings.n_ctx is not None and settings.n_ctx > plan.limit:
+        log.write("warning", "n_ctx", message=f"the model has {plan.limit} positions, not more")
+    if plan.limit < info.context_train and settings.n_ctx is None:
+        log.write(
+            "info",
+            "n_ctx",
+            message=f"texts of up to {plan.limit} tokens are taken, to bound memory; the model was"
+            f" trained on {info.context_train}: set n_ctx for more",
+        )
+    if plan.contexts * settings.threads > cores and settings.gpu_layers == 0:
+        log.write(
+            "warning",
+            "contexts",
+            message=f"{plan.contexts} contexts of {settings.threads} thread(s) share {cores}"
+            " core(s): more will not be faster",
+        )
+    if loaded.pooling == "last" and not loaded.tokenizer.ends_with_special():
+        log.write(
+            "warning",
+            "pooling",
+            message="the vector is that of the last token, and this file does not ask for a closing"
+            " token (tokenizer.ggml.add_eos_token): many models made for this need one",
+        )
+
+
+def _fill_pool(
+    settings: Settings,
+    loaded: _Loaded,
+    journal: Journal,
+    guard: Guard,
+    timer: Callable[[], float],
+) -> tuple[list[Decoder], Pool[Job, bytes]]:
+    """Make the decoders, each in its thread, and see that all give the same bits."""
+    hands: list[Decoder] = []
+    proofs: set[tuple[bytes, ...]] = set()
+
+    def make(number: int) -> Decoder:
+        context = loaded.context(settings.threads)
+        proofs.add(probe(context, loaded.tokenizer, loaded.plan.limit))
+        hands.append(Decoder(context, journal, guard, number))
+        return hands[-1]
+
+    pool = Pool(make, loaded.plan.contexts, max_queue=settings.max_queue, clock=timer)
+    if len(proofs) != 1 and settings.gpu_layers == 0:
+        raise RefusedError("two contexts gave two vectors for one text")
+    return hands, pool
+
+
+def _tokenizing_thread(limit: int) -> ThreadPoolExecutor:
+    """Start the tokenizer's thread, with the stack the longest text may need."""
+    before = threading.stack_size(text_bytes(limit) * STACK_PER_BYTE)
+    try:
+        executor = ThreadPoolExecutor(1, "tokenizer")
+        executor.submit(threading.get_ident).result()
+    finally:
+        threading.stack_size(before)
+    return executor
+
+
+def _health(
+    settings: Settings,
+    info: GGUFInfo,
+    loaded: _Loaded,
+    hands: list[Decoder],
+    pool: Pool[Job, bytes],
+) -> Health:
+    fixed = {
+        "width": loaded.model.width,
+        "context": loaded.plan.limit,
+        "pooling": loaded.pooling,
+        "vocab": loaded.model.vocab_size,
+        "contexts": loaded.plan.contexts,
+        "threads": settings.threads,
+        "architecture": info.architecture,
+        "queue_limit": settings.max_queue,
+        "restarts": settings.restarts,
+        "engine": engine_version(),
+    }
+
+    def moving() -> dict[str, Any]:
+        return {
+            "queue_depth": pool.waiting,
+            "busy": pool.busy,
+            "decoded_texts": sum(hand.texts for hand in hands),
+            "decoded_tokens": sum(hand.tokens for hand in hands),
+            "rss_bytes": resident_memory(),
+        }
+
+    return Health(fixed, moving)
