@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from gateway.backends.base import EmbeddingBackend
 from gateway.backends.local import EngineStatus, LocalBackend
@@ -80,7 +80,7 @@ def create_app(
     """Put everything together. `directory` holds the sockets of the engines (see EngineKeeper).
 
     With several workers `metrics_directory` is where prometheus-client keeps their values.
-    Raises OSError or ValueError for a GGUF file that cannot be read.
+    Raises OSError or GGUFError for a model file that cannot be read.
     """
     # The routes need the backends, whose transports are counted: the label is asked for later.
     metrics = Metrics(registry or CollectorRegistry(), lambda name: routes.label(name))  # noqa: PLW0108
@@ -117,14 +117,12 @@ def create_app(
         for backend in backends.values():
             await backend.aclose()
 
-    def observe(scope: Scope, status: int, seconds: float) -> None:
-        operation = _OPERATIONS.get(scope["path"], "other")
-        metrics.request(operation, scope.get("gateway.model"), status, seconds)
-
     def finished(routes: Sequence[Route], lifespan: Any = None) -> ASGIApp:
         inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers=_HANDLERS)
         inner.router.redirect_slashes = False
-        return RequestEdge(inner, observe=observe, clock=clock, log=log)
+        return RequestEdge(
+            inner, operations=_OPERATIONS, observe=metrics.request, clock=clock, log=log
+        )
 
     embed = EmbeddingsEndpoint(
         embeddings,

@@ -70,7 +70,7 @@ class EngineKeeper:
         """Wait for the first load; raise EngineLoadError if it failed for good."""
         await self._loaded.wait()
         if self.status.state == "failed":
-            raise EngineLoadError(self.status.reason or "the engine could not load its model")
+            raise EngineLoadError(f"upstreams.{self.name}: {self.status.reason}")
 
     async def stop(self) -> None:
         """End the engine: it finishes what it decodes, or is killed after some seconds."""

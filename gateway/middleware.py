@@ -6,7 +6,7 @@ Plain ASGI: a wrapper that reads no body costs a microsecond, where a framework'
 import re
 import secrets
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
 
-Observe = Callable[[Scope, int, float], None]
-"""Told of every request at its end: its scope, status, and seconds."""
+Observe = Callable[[str, str | None, int, float], None]
+"""Told of every request at its end: operation, model asked for, status, seconds."""
 
 _CLIENT_LEFT = 499
 _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}").fullmatch
@@ -34,11 +34,14 @@ class RequestEdge:
         self,
         app: ASGIApp,
         *,
+        operations: Mapping[str, str],
         observe: Observe,
         clock: Callable[[], float],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
+        """`operations` names what the known paths are for; any other path is "other"."""
         self._app = app
+        self._operations = operations
         self._observe = observe
         self._clock = clock
         self._log = log
@@ -73,12 +76,14 @@ class RequestEdge:
                 await render(INTERNAL, scope, receive, answer)
         finally:
             seconds = self._clock() - began
-            self._observe(scope, status or _CLIENT_LEFT, seconds)
+            status = status or _CLIENT_LEFT
+            # Not the path: what a client writes there may be a text or a key.
+            operation = self._operations.get(scope["path"], "other")
+            self._observe(operation, scope.get("gateway.model"), status, seconds)
             self._log.debug(
                 "request",
-                method=scope["method"],
-                path=scope["path"][:200],
-                status=status or _CLIENT_LEFT,
+                operation=operation,
+                status=status,
                 ms=round(seconds * 1000, 2),
                 id=request_id.decode(),
             )

@@ -27,6 +27,7 @@ from gateway.app import create_app
 from gateway.backends.local import EngineStatus
 from gateway.config import Config, LlamaUpstream
 from gateway.engines import EngineKeeper, EngineLoadError, engine_paths
+from gateway.gguf import describe, sha256_file
 from gateway.logs import open_log
 from gateway.server import GRACE, bind, make_server
 
@@ -65,7 +66,10 @@ class Running:
 
 
 def serve(config: Config, announce: Announce) -> None:
-    """Run until SIGTERM or SIGINT; a second signal ends it at once. Raises StartError."""
+    """Run until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises StartError: for an address that is taken, a model file or an engine that will not do.
+    """
     directory = Path(tempfile.mkdtemp(prefix="embedding-gateway-"))
     try:
         running = Running(config, _listen(config), directory)
@@ -79,28 +83,19 @@ async def _serve(running: Running, announce: Announce) -> None:
     log = open_log(config.server.log_level, config.server.log_format)
     stopping = _stop_on_signals()
     keepers = _keepers(running, log)
-    tasks: list[asyncio.Task[None]] = []
+    for keeper in keepers:
+        keeper.start()
+    load = asyncio.create_task(_load(running, keepers, announce, stopping))
     try:
-        for keeper in keepers:
-            keeper.start()
-        work = (
-            _work(running, log, stopping)
-            if config.server.workers == 1
-            else _supervise(running, log, stopping)
-        )
-        tasks.append(asyncio.create_task(work))
-        tasks.append(asyncio.create_task(_load(running, keepers, announce, stopping)))
-        await _first_failure(tasks)
+        if config.server.workers == 1:
+            await _work(running, log, stopping)
+        else:
+            await _supervise(running, log, stopping)
+        if load.done():
+            load.result()
     finally:
-        stopping.set()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        load.cancel()
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
-
-
-async def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    for task in done:
-        task.result()
 
 
 async def _load(
@@ -109,27 +104,16 @@ async def _load(
     announce: Announce,
     stopping: asyncio.Event,
 ) -> None:
-    """Announce once the engines have loaded or take long; fail the start where one cannot."""
-    loads = [asyncio.create_task(k.loaded()) for k in keepers if not k.waits_for_use]
-    ended = asyncio.create_task(stopping.wait())
+    """Announce once the engines have loaded or take long; stop everything where one cannot."""
+    loading = asyncio.gather(*(k.loaded() for k in keepers if not k.waits_for_use))
     try:
-        if loads:
-            await asyncio.wait(loads, timeout=PATIENCE, return_when=asyncio.FIRST_EXCEPTION)
-        if not any(load.done() and load.exception() for load in loads):
-            announce(running.listeners.base_url, {k.name: k.status for k in keepers})
-        pending: set[asyncio.Task[object]] = {*loads}
-        while pending and not ended.done():
-            done, pending = await asyncio.wait(
-                {*pending, ended}, return_when=asyncio.FIRST_COMPLETED
-            )
-            pending.discard(ended)
-            for load in done - {ended}:
-                load.result()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(loading), PATIENCE)
+        announce(running.listeners.base_url, {k.name: k.status for k in keepers})
+        await loading
     except EngineLoadError as error:
+        stopping.set()
         raise StartError(str(error)) from error
-    finally:
-        for task in (*loads, ended):
-            task.cancel()
 
 
 async def _work(
@@ -267,6 +251,15 @@ def _keepers(running: Running, log: structlog.stdlib.BoundLogger) -> list[Engine
 def _engine_settings(
     name: str, upstream: LlamaUpstream, running: Running
 ) -> Mapping[str, str | int | float | None]:
+    try:
+        describe(upstream.model)
+        found = sha256_file(upstream.model) if upstream.sha256 else None
+    except (OSError, ValueError) as error:
+        raise StartError(f"upstreams.{name}.model: {upstream.model} {error}") from error
+    if upstream.sha256 and upstream.sha256.lower() != found:
+        raise StartError(
+            f"upstreams.{name}.sha256: {upstream.model} is another file; its SHA-256 is {found}"
+        )
     _, status = engine_paths(running.directory, name)
     return {
         "model": str(upstream.model),
