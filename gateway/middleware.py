@@ -3,18 +3,20 @@
 Plain ASGI: a wrapper that reads no body costs a microsecond, where a framework's own costs 145.
 """
 
+import logging
 import re
 import secrets
 import traceback
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import GatewayError
+from gateway.endpoints import unknown_path
+from gateway.errors import GatewayError, MethodNotAllowedError
 
 Observe = Callable[[str, str | None, int, float], None]
 """Told of every request at its end: operation, model asked for, status, seconds."""
@@ -26,8 +28,8 @@ _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}").fullmatch
 class RequestEdge:
     """Outermost: gives `x-request-id` (the client's, if it sent one) and `openai-processing-ms`.
 
-    It is also where an unforeseen exception ends: it is logged by its place, without its message,
-    which might quote a text.
+    It is also where every exception ends. Those of `gateway.errors` become OpenAI's error body; an
+    unforeseen one is logged by its place, without its message, which might quote a text.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class RequestEdge:
         self._observe = observe
         self._clock = clock
         self._log = log
+        self._verbose = log.is_enabled_for(logging.DEBUG)
         self._prefix = f"req_{secrets.token_hex(8)}"
         self._numbers = count()
 
@@ -66,35 +69,31 @@ class RequestEdge:
                 message["headers"].append((b"openai-processing-ms", milliseconds))
             await send(message)
 
+        scope["app"] = self._app  # has the router raise what it would else answer itself
         try:
             await self._app(scope, receive, answer)
         except ClientDisconnect:
             status = _CLIENT_LEFT
         except Exception as error:  # noqa: BLE001 - the one border: nothing may pass beyond it
-            self._unforeseen(error, request_id)
+            known = self._known(error, scope, request_id)
             if not status:
-                await render(INTERNAL, scope, receive, answer)
+                await _render(known, answer)
         finally:
             seconds = self._clock() - began
             status = status or _CLIENT_LEFT
             # Not the path: what a client writes there may be a text or a key.
             operation = self._operations.get(scope["path"], "other")
             self._observe(operation, scope.get("gateway.model"), status, seconds)
-            self._log.debug(
-                "request",
-                operation=operation,
-                status=status,
-                ms=round(seconds * 1000, 2),
-                id=request_id.decode(),
-            )
+            if self._verbose:
+                ms, name = round(seconds * 1000, 2), request_id.decode()
+                self._log.debug("request", operation=operation, status=status, ms=ms, id=name)
 
-    def _request_id(self, scope: Scope) -> bytes:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _ACCEPTABLE_ID(value):
-                return bytes(value)
-        return f"{self._prefix}{next(self._numbers):08x}".encode()
-
-    def _unforeseen(self, error: Exception, request_id: bytes) -> None:
+    def _known(self, error: Exception, scope: Scope, request_id: bytes) -> GatewayError:
+        """Return the error to answer with; log one that nobody foresaw."""
+        if isinstance(error, GatewayError):
+            return error
+        if isinstance(error, HTTPException):
+            return _of_router(error, scope)
         frames = traceback.extract_tb(error.__traceback__)
         self._log.error(
             "unforeseen error",
@@ -102,22 +101,37 @@ class RequestEdge:
             at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]],
             id=request_id.decode(),
         )
+        return GatewayError(
+            "The gateway failed in a way nobody foresaw; its log has the place under this "
+            "request's id.",
+            code="internal_error",
+        )
+
+    def _request_id(self, scope: Scope) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _ACCEPTABLE_ID(value):
+                return bytes(value)
+        return f"{self._prefix}{next(self._numbers):08x}".encode()
 
 
-INTERNAL = GatewayError(
-    "The gateway failed in a way nobody foresaw; its log has the place under this request's id.",
-    code="internal_error",
-)
+def _of_router(error: HTTPException, scope: Scope) -> GatewayError:
+    """Return our form of what starlette's router raises: 404 and 405."""
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return MethodNotAllowedError(
+            f"{scope['path'][:100]} takes {allowed}, not {scope['method']}.",
+            headers={"allow": allowed},
+        )
+    return unknown_path(scope["method"], scope["path"])
 
 
-async def render(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _render(error: GatewayError, send: Send) -> None:
     """Send an error as OpenAI's SDKs expect it."""
-    del scope, receive
     body = error.body()
-    headers: list[Any] = [
+    headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
+        *((k.encode("latin-1"), v.encode("latin-1")) for k, v in error.headers.items()),
     ]
-    headers += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -209,7 +209,7 @@ class RoutingTable:
         self._secret = secret
         self._routes: dict[str, Route] = {}
         self._by_pattern: LRUCache[str, Route] = LRUCache(_ROUTES_KEPT)
-        self._labels: LRUCache[str, str] = LRUCache(_ROUTES_KEPT)
+        self._labels: dict[str, str] = {}
         self._patterns = sorted(
             (model for model in models if "*" in model.name),
             key=lambda model: len(model.name.replace("*", "")),
@@ -252,7 +252,9 @@ class RoutingTable:
         label = self._labels.get(name)
         if label is None:
             model = self.find(name)
-            label = self._labels[name] = model.name if model is not None else "other"
+            label = model.name if model is not None else "other"
+            if len(self._labels) < _ROUTES_KEPT:
+                self._labels[name] = label
         return label
 
     def find(self, name: str) -> EmbeddingModel | ChatModel | None:

@@ -15,14 +15,17 @@ class MemoryStore:
 
     def get(self, key: Key) -> Entry | None:
         """Return the entry, or None; a hit makes it the most recently used."""
-        return self._entries.get(key)
+        try:
+            return self._entries[key]  # `get` looks twice
+        except KeyError:
+            return None
 
     def add(self, key: Key, entry: Entry) -> Entry:
         """Keep the entry unless there is one already, and return the one that is kept.
 
         The first vector stored wins. An entry larger than the whole store is not kept.
         """
-        kept = self._entries.get(key)
+        kept = self.get(key)
         if kept is not None:
             return kept
         if entry.size <= self._max_bytes:

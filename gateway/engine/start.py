@@ -107,21 +107,24 @@ def _scouted(
 
     A refusal in the child is left to be met again here, where it is explained.
     """
+    died = 0
     for plain in (False, True):
         code = survives(partial(_attempt, settings, info, pooling, plain=plain), after_fork)
-        if code >= 0:
-            return plain
         if code == _KILLED:
             raise ResourcesError("the model was killed while it loaded: out of memory?")
-        if not plain:
+        if code < 0:
+            died = code
+            continue
+        if plain:
             log.write(
                 "warning",
                 "plain_weights",
-                message=f"llama.cpp dies of {signal_name(code)} with weights repacked for this"
-                " processor; they are used as they are in the file",
+                message=f"llama.cpp dies of {signal_name(died)} with weights repacked for this"
+                " processor, so they are used as they are in the file",
             )
+        return plain
     raise RefusedError(
-        f"llama.cpp dies of {signal_name(code)} when it loads the file or embeds a first text:"
+        f"llama.cpp dies of {signal_name(died)} when it loads the file or embeds a first text:"
         " the file is broken, or llama.cpp was built for another processor"
     )
 
