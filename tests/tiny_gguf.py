@@ -23,16 +23,16 @@ def write_encoder(
     context: int = 128,
     pooling: PoolingType | None = PoolingType.MEAN,
     seed: int = 1,
-    sep: int = 3,
+    sep: int | None = 3,
 ) -> Path:
     """Write a BERT encoder whose WordPiece vocabulary knows lower-case letters and a few words.
 
-    `sep` beyond the vocabulary makes a file whose tokenizer aborts the process that uses it.
+    Without `sep` it names no closing token, and llama.cpp's default for one is beyond its end.
     """
     writer = GGUFWriter(path, "bert")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     specials = len(pieces)
-    letters = string.ascii_lowercase + string.digits + string.punctuation
+    letters = string.ascii_lowercase + string.digits
     pieces += [f"\u2581{word}" for word in [*letters, *WORDS]] + list(letters)
     _shape(writer, context)
     writer.add_layer_norm_eps(1e-12)
@@ -47,7 +47,8 @@ def write_encoder(
     writer.add_pad_token_id(0)
     writer.add_unk_token_id(1)
     writer.add_bos_token_id(2)
-    writer.add_sep_token_id(sep)
+    if sep is not None:
+        writer.add_sep_token_id(sep)
     writer.add_mask_token_id(4)
     tensors = _Tensors(writer, seed)
     tensors.matrix("token_embd.weight", len(pieces), WIDTH)
@@ -71,16 +72,20 @@ def write_decoder(
     pooling: PoolingType | None = None,
     add_bos: bool = True,
     add_eos: bool = False,
+    byte_tokens: bool = True,
     vocab: int = 0,
     seed: int = 2,
 ) -> Path:
     """Write a Llama decoder whose SentencePiece vocabulary falls back to bytes.
 
-    Without `pooling` it is what a chat model is. `vocab` fills up the vocabulary to that size.
+    Without `pooling` it is what a chat model is; without `byte_tokens` it ends any process that
+    tokenizes a capital letter with it. `vocab` fills up the vocabulary to that size.
     """
     writer = GGUFWriter(path, "llama")
-    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
-    kinds = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL] + [TokenType.BYTE] * 256
+    every_byte = [f"<0x{byte:02X}>" for byte in range(256)] if byte_tokens else []
+    pieces = ["<unk>", "<s>", "</s>", *every_byte]
+    kinds = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL]
+    kinds += [TokenType.BYTE] * len(every_byte)
     words = ["\u2581", *string.ascii_lowercase, *(f"\u2581{letter}" for letter in "abcdefgh")]
     words += [f"filler{n}" for n in range(max(0, vocab - len(pieces) - len(words)))]
     pieces += words

@@ -15,11 +15,11 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -29,7 +29,7 @@ from gateway.engine.log import Log, LogHandler
 from gateway.engine.settings import Settings, decode_settings
 
 if TYPE_CHECKING:
-    from gateway.engine.app import EngineApp
+    from gateway.engine.app import EngineApp, Receive, Send
 
 NICENESS = 5
 """Below the gateway, so that a cached answer never waits for a decode."""
@@ -38,7 +38,7 @@ SWITCH_SECONDS = 0.0005
 could wait ten times as long before it gets its next text."""
 KEEP_ALIVE_SECONDS = 3600
 BACKLOG = 2048
-PRIVATE = 0o077
+PRIVATE = 0o177
 _PR_SET_PDEATHSIG = 1
 
 
@@ -73,7 +73,7 @@ def _run(settings: Settings, log: Log) -> int:
     threading.Thread(target=_watch_parent, args=(engine.journal,), daemon=True).start()
     with _listener(settings) as listener:
         log.write("info", "ready", pid=os.getpid(), **engine.facts)
-        _serve(engine.app, listener, log)
+        _serve(_Used(engine.app), listener, log, settings.idle)
     engine.close()
     return 0
 
@@ -133,7 +133,32 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         path.unlink(missing_ok=True)
 
 
-def _serve(app: "EngineApp", listener: socket.socket, log: Log) -> None:
+class _Used:
+    """The app, and how long ago somebody last used it; asking for its health is no use of it."""
+
+    def __init__(self, app: "EngineApp") -> None:
+        self._app = app
+        self._under_way = 0
+        self._ended = time.monotonic()
+
+    async def __call__(self, scope: Mapping[str, Any], receive: "Receive", send: "Send") -> None:
+        if scope["path"] == "/health":
+            await self._app(scope, receive, send)
+            return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1
+            self._ended = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the last use ended; 0 during one."""
+        return 0.0 if self._under_way else time.monotonic() - self._ended
+
+
+def _serve(app: _Used, listener: socket.socket, log: Log, idle: float | None) -> None:
     logging.basicConfig(handlers=[LogHandler(log)], level=logging.INFO)
     config = uvicorn.Config(
         app,
@@ -148,11 +173,21 @@ def _serve(app: "EngineApp", listener: socket.socket, log: Log) -> None:
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    _Server(config).run(sockets=[listener])
+    _Server(config, app, idle).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Ends in good order on SIGTERM, as if asked: the exit code stays 0. SIGINT is the parent's."""
+    """Ends in good order, with exit code 0, on SIGTERM and when idle. SIGINT is the parent's."""
+
+    def __init__(self, config: uvicorn.Config, app: _Used, idle: float | None) -> None:
+        super().__init__(config)
+        self._app = app
+        self._idle = idle
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._idle is not None and self._app.idle_seconds > self._idle:
+            return True
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if sig == signal.SIGTERM:

@@ -127,10 +127,7 @@ class Preparer:
         if isinstance(text, list):
             data = self._ids(text, item)
             return self._digest(b"ids", data, item), data, False
-        try:
-            data = text.encode()
-        except UnicodeEncodeError:
-            raise InvalidInputError("is not Unicode text: a lone surrogate", item=item) from None
+        data = text.encode()  # of JSON, which cannot hold a lone surrogate
         digest = self._digest(b"text", data, item)
         kept = data
         if len(data) > self._text_bytes:
