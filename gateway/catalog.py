@@ -58,6 +58,7 @@ class Catalog:
             context_length=model.max_tokens or info.context,
             pooling=info.pooling,
             aliases=tuple(model.aliases),
+            state=info.state,
         )
 
     async def _names(self, backend: EmbeddingBackend) -> Sequence[str]:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 MAX_KEYS = 10_000  # real files have 20 to 60
 MAX_TENSORS = 200_000
@@ -50,7 +50,8 @@ class GGUFError(ValueError):
     """The file is not a GGUF model that can be used; the message says why, for a person."""
 
 
-class Skipped(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Skipped:
     """An array that was stepped over: only its length is kept."""
 
     length: int
@@ -176,7 +177,7 @@ class _Facts:
         value = self._metadata.get(key, default)
         # One number a layer: the largest decides about memory.
         largest = max(value, default=0) if isinstance(value, tuple) else value
-        if not isinstance(largest, int) or isinstance(largest, bool | Skipped):
+        if not isinstance(largest, int) or isinstance(largest, bool):
             raise GGUFError(f"{key} is not a whole number")
         if not -1 <= largest < MAX_DIMENSION:
             raise GGUFError(f"{key} is {largest}, which no model has")

@@ -51,6 +51,8 @@ class ModelInfo:
     width: int | None = None
     context: int | None = None
     pooling: str | None = None
+    state: str | None = None
+    """Of its engine, where it has one: "waiting", "starting", "ready" or "failed"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,6 +277,70 @@ def test_a_model_can_load_at_its_first_use_and_leave_when_idle():
         assert first != second
 
 
+VARIANTS = """
+[upstreams.minilm]
+kind = "llama"
+model = "builtin:all-minilm-l6-v2"
+[models.cut]
+upstreams = ["minilm"]
+truncate = true
+[models.native]
+upstreams = ["minilm"]
+token_ids = "native"
+[models.whole]
+upstreams = ["minilm"]
+token_ids = "reject"
+aliases = { "whole:query" = { prefix = "query: " } }
+"""
+
+
+@pytest.fixture(scope="module")
+def variants() -> Iterator[GatewayProcess]:
+    with gateway_process(VARIANTS) as served:
+        yield served
+
+
+def embed_raw(served: GatewayProcess, model: str, texts: object) -> httpx2.Response:
+    body = {"model": model, "input": texts}
+    return httpx2.post(f"{served.base_url}/embeddings", json=body, timeout=60)
+
+
+def test_a_cut_text_is_told_of_also_from_the_cache(variants: GatewayProcess):
+    """`truncate` embeds the beginning, a header says which inputs, and a hit says it again."""
+    texts = ["short", "word " * 700, "word " * 900]
+    answers = [embed_raw(variants, "cut", texts) for _ in range(2)]
+    assert ["1,2", "1,2"] == [answer.headers["x-gateway-truncated"] for answer in answers]
+    assert "gateway; hit" == answers[1].headers["cache-status"]
+    vectors = [item["embedding"] for item in answers[0].json()["data"]]
+    assert vectors[1] == vectors[2]
+    assert 3 + 512 + 512 == answers[0].json()["usage"]["prompt_tokens"]
+
+
+def test_native_ids_are_the_models_own(variants: GatewayProcess):
+    """[CLS] hello [SEP] in MiniLM's vocabulary is the text "hello"."""
+    by_ids = embed_raw(variants, "native", [[101, 7592, 102]]).json()["data"][0]["embedding"]
+    by_text = embed_raw(variants, "native", "hello").json()["data"][0]["embedding"]
+    assert by_ids == by_text
+    refused = embed_raw(variants, "native", [[101, 102], [30_522]])
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith("'input[1]'")
+
+
+def test_ids_can_be_refused(variants: GatewayProcess):
+    """`token_ids = "reject"` is a 400 that says to send strings."""
+    refused = embed_raw(variants, "whole", [[101]])
+    assert refused.status_code == 400
+    assert "send strings" in refused.json()["error"]["message"]
+
+
+def test_an_alias_may_put_a_prefix_before_texts(variants: GatewayProcess):
+    """The vector of "x" by that alias is the vector of the prefixed text, from one entry."""
+    plain = embed_raw(variants, "whole", "query: where is it").json()["data"]
+    prefixed = embed_raw(variants, "whole:query", "where is it")
+    assert plain == prefixed.json()["data"]
+    assert prefixed.headers["cache-status"] == "gateway; hit"
+
+
 WORKERS = bits.UNCACHED.replace("port = 0", "port = 0\nworkers = 2")
 
 

@@ -7,6 +7,7 @@ middle is sent again until the request's deadline: embedding twice does no harm.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,11 @@ class LocalBackend:
 
     def info(self) -> ModelInfo:
         """Return what the engine says, and before it has loaded what the file says."""
-        facts = self.status().facts
-        if facts is None:
-            return self._info
-        return ModelInfo(facts.width, facts.context, facts.pooling)
+        status = self.status()
+        if status.facts is None:
+            return replace(self._info, state=status.state)
+        facts = status.facts
+        return ModelInfo(facts.width, facts.context, facts.pooling, status.state)
 
     def status(self) -> EngineStatus:
         """Return what its keeper wrote."""
