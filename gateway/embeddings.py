@@ -20,7 +20,6 @@ from gateway.errors import (
     InvalidRequestError,
     TooManyTokensError,
     UpstreamError,
-    UpstreamTimeoutError,
     context_length_exceeded,
 )
 from gateway.routing import Route, RoutingTable
@@ -157,13 +156,7 @@ class Embeddings:
             others = {flight for flight in joined.values() if flight is not None}
             unasked = {key: text for key, text in missing.items() if joined.get(key) is None}
             own = self._begin(call, unasked)
-            try:
-                await land([*own, *others], call.deadline)
-            except TimeoutError:
-                raise UpstreamTimeoutError(
-                    f"Model '{call.route.name}' did not answer within the gateway's "
-                    "request_timeout."
-                ) from None
+            await land([*own, *others])
             for part in (flight.task.result() for flight in own):
                 if part.culprit is not None and isinstance(part.error, InvalidInputError):
                     raise part.error.at(keys.index(part.culprit))

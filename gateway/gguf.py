@@ -20,7 +20,6 @@ MAX_STRING = 16 << 20  # bytes; the longest real ones are chat templates of some
 MAX_ARRAY = 5_000_000
 KEPT_ARRAY = 1024  # arrays of numbers up to here are kept: some models have one a layer
 MAX_DIMENSION = 1 << 31
-
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {
     0: struct.Struct("<B"),

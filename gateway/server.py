@@ -71,6 +71,7 @@ def make_server(app: ASGIApp, settings: Settings, *, tls: bool = True) -> Server
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=settings.forwarded_allow_ips is not None,
         forwarded_allow_ips=settings.forwarded_allow_ips,
         ssl_certfile=settings.tls_cert if tls else None,
         ssl_keyfile=settings.tls_key if tls else None,

@@ -155,19 +155,24 @@ class OpenAIBackend:
         self, method: str, url: str, body: bytes | None, deadline: float
     ) -> Reply | Failure:
         """Send once, as soon as there is a place."""
+        clock = asyncio.get_running_loop().time
         try:
-            async with self._places:
-                timeout = deadline - asyncio.get_running_loop().time()
-                if timeout <= 0:
-                    return Failure(
-                        UpstreamTimeoutError(
-                            f"No place at upstream '{self.name}' became free in time."
-                        ),
-                        retry=False,
-                    )
+            if self._places.locked():
+                # Only then, as a timer costs more than the place.
+                async with asyncio.timeout_at(deadline):
+                    await self._places.acquire()
+            else:
+                await self._places.acquire()
+            try:
+                timeout = min(deadline - clock(), self._endpoint.timeout)
                 reply = await self._transport.send(
-                    method, url, self._headers, body, timeout=min(timeout, self._endpoint.timeout)
+                    method, url, self._headers, body, timeout=max(timeout, 0.0)
                 )
+            finally:
+                self._places.release()
+        except TimeoutError:
+            error = UpstreamTimeoutError(f"No place at upstream '{self.name}' became free in time.")
+            return Failure(error, retry=False)
         except (UpstreamConnectError, UpstreamTimeoutError) as error:
             # A slow answer would be slow again, and may be billed; a connection costs nothing.
             return Failure(error, retry=error.code != "upstream_timeout")

@@ -68,26 +68,24 @@ class Flights(Generic[T]):
         return len(self._by_key)
 
 
-async def land(flights: Collection[Flight[T]], deadline: float) -> None:
-    """Wait until all are done, one has failed, or it is `deadline` by the event loop's clock.
+async def land(flights: Collection[Flight[T]]) -> None:
+    """Wait until all are done or one has failed; raises the failure.
 
-    Raises the failure, or TimeoutError. Flights are left in every case, also when the caller is
-    cancelled; they go on for others who wait.
+    There is no time limit here: a call ends by its own deadline. Flights are left in every case,
+    also when the caller is cancelled; they go on for others who wait.
     """
     for flight in flights:
         flight.join()
     try:
-        async with asyncio.timeout_at(deadline):
-            if len(flights) == 1:
-                # The usual case, and a fifth of the cost of asyncio.wait.
-                for flight in flights:
-                    await asyncio.shield(flight.task)
-                return
-            done, _ = await asyncio.wait(
-                [flight.task for flight in flights], return_when=asyncio.FIRST_EXCEPTION
-            )
-            for task in done:
-                task.result()
+        if len(flights) == 1:
+            # The usual case, and a fifth of the cost of asyncio.wait.
+            for flight in flights:
+                await asyncio.shield(flight.task)
+            return
+        tasks = [flight.task for flight in flights]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
     finally:
         for flight in flights:
             flight.leave()

@@ -15,10 +15,8 @@ class MemoryStore:
 
     def get(self, key: Key) -> Entry | None:
         """Return the entry, or None; a hit makes it the most recently used."""
-        try:
-            return self._entries[key]  # `get` looks twice
-        except KeyError:
-            return None
+        entries = self._entries
+        return entries[key] if key in entries else None  # noqa: SIM401 - `get` looks three times
 
     def add(self, key: Key, entry: Entry) -> Entry:
         """Keep the entry unless there is one already, and return the one that is kept.

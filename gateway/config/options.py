@@ -42,11 +42,13 @@ class Server(Struct, frozen=True, kw_only=True):
     ] = None
     tls_key: Annotated[Path | None, about("Private key (PEM) of tls_cert.", form=PATH)] = None
     forwarded_allow_ips: Annotated[
-        Name,
+        Name | None,
         about(
-            "Proxies whose X-Forwarded-For is believed: addresses, networks, or *.", "10.0.0.0/8"
+            "Proxies whose X-Forwarded-For and -Proto are believed: addresses, networks, or *. "
+            "Nobody's unless set.",
+            "10.0.0.0/8",
         ),
-    ] = "127.0.0.1"
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         about("The least that is logged. Texts and keys are logged at no level."),

@@ -8,13 +8,16 @@ import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.engine.faults import ItemError, RefusedError, TextCrashesEngineError
 from gateway.engine.journal import Journal
-from gateway.engine.model import ID_BYTES, Context, Tokenizer
-from gateway.engine.sizing import SHORT
+from gateway.engine.sizing import ID_BYTES, SHORT
 from gateway.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    # What is here runs without llama.cpp, over anything of the same shape.
+    from gateway.engine.model import Context, Tokenizer
 
 T = TypeVar("T")
 Text = str | list[int]
@@ -78,7 +81,7 @@ class Preparer:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: "Tokenizer",
         journal: Journal,
         guard: Guard,
         slot: int,
@@ -167,7 +170,7 @@ class Preparer:
 class Decoder:
     """One thread's hand: a context and its slot in the journal."""
 
-    def __init__(self, context: Context, journal: Journal, guard: Guard, slot: int) -> None:
+    def __init__(self, context: "Context", journal: Journal, guard: Guard, slot: int) -> None:
         self._context = context
         self._journal = journal
         self._guard = guard
@@ -201,7 +204,7 @@ class Decoder:
             raise
 
 
-def probe(context: Context, tokenizer: Tokenizer, limit: int) -> tuple[bytes, ...]:
+def probe(context: "Context", tokenizer: "Tokenizer", limit: int) -> tuple[bytes, ...]:
     """Embed a short and a longer text twice; return their vectors; raises RefusedError.
 
     What the texts are does not matter: it proves that vectors come, are finite, are not zero and

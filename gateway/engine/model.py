@@ -15,18 +15,14 @@ from llama_cpp import llama_cpp as llama
 
 from gateway.engine.faults import DecodeFailedError, InvalidVectorError, RefusedError
 from gateway.engine.log import Log
-from gateway.engine.sizing import Behaviour, Plan
+from gateway.engine.sizing import ID_BYTES, Behaviour, Plan
 from gateway.gguf import GGUFInfo
 
-ID_BYTES = 4
-"""Tokens travel as bytes of little-endian int32, which is what llama.cpp reads."""
 _POOLING = {"mean": 1, "cls": 2, "last": 3}
 _NO_TOKEN = -1
-_TOO_LARGE = -(1 << 31)
 _VOCAB_NONE, _VOCAB_WORDPIECE = 0, 3
 _FLASH_OFF, _FLASH_AUTO = 0, -1
-_SCOUT_TOKENS = 8
-_KNOWN_WARNINGS = (
+_IGNORED = (
     "possible training context overflow",  # sizes are rounded up to 256; texts are not longer
     "model default pooling_type is",  # the config says otherwise, on purpose
 )
@@ -58,10 +54,8 @@ class LlamaLog:
         name = self._LEVELS[self._last]
         if not self._log.writes(name) and name != "error":
             return
-        message = text.decode("utf-8", errors="replace").strip()
-        if not message.strip(".") or any(
-            known in message for known in _KNOWN_WARNINGS
-        ):  # progress dots
+        message = text.decode(errors="replace").strip(" .\n")  # progress is dots
+        if not message or any(known in message for known in _IGNORED):
             return
         if name == "error":
             self._errors.append(message)
@@ -90,13 +84,11 @@ class Model:
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = not plain
         no_devices = (ctypes.c_void_p * 1)(None)
-        if gpu_layers == 0:
-            # An empty list: a GPU that is built in is not even opened.
+        if gpu_layers == 0:  # an empty list: a GPU that is built in is not even opened
             params.devices = ctypes.cast(no_devices, ctypes.c_void_p)
-        handle = llama.llama_model_load_from_file(path.encode(), params)
+        self._handle = handle = llama.llama_model_load_from_file(path.encode(), params)
         if not handle:
             raise RefusedError(f"llama.cpp cannot load the file: {said.errors()}")
-        self._handle = handle
         self._said = said
         self._gpu = gpu_layers != 0
         self.vocab = llama.llama_model_get_vocab(handle)
@@ -109,7 +101,7 @@ class Model:
 
     def behaviour(self, pooling: str) -> Behaviour:
         """Return what a context of this model does; found out by making a tiny one."""
-        lane = _Lane(self, pooling, limit=_SCOUT_TOKENS, batch=_SCOUT_TOKENS, flash=_FLASH_AUTO)
+        lane = _Lane(self, pooling, limit=8, batch=8, flash=_FLASH_AUTO)
         found = Behaviour(has_memory=bool(lane.memory), causal=lane.causal)
         lane.close()
         return found
@@ -130,14 +122,15 @@ def _check_vocabulary(vocab: Any) -> None:
     kind = llama.llama_vocab_type(vocab)
     if kind == _VOCAB_NONE:
         raise RefusedError("the file holds no tokenizer")
-    first, last = llama.llama_vocab_bos(vocab), llama.llama_vocab_eos(vocab)
     wordpiece = kind == _VOCAB_WORDPIECE
-    if (wordpiece or llama.llama_vocab_get_add_bos(vocab)) and first == _NO_TOKEN:
-        raise RefusedError("the tokenizer begins texts with a token it does not have (BOS or CLS)")
-    if llama.llama_vocab_get_add_eos(vocab) and last == _NO_TOKEN:
-        raise RefusedError("the tokenizer ends texts with a token it does not have (EOS)")
-    if wordpiece and llama.llama_vocab_sep(vocab) == _NO_TOKEN:
-        raise RefusedError("the tokenizer ends texts with a token it does not have (SEP)")
+    needed = {
+        "BOS": (wordpiece or llama.llama_vocab_get_add_bos(vocab), llama.llama_vocab_bos(vocab)),
+        "EOS": (llama.llama_vocab_get_add_eos(vocab), llama.llama_vocab_eos(vocab)),
+        "SEP": (wordpiece, llama.llama_vocab_sep(vocab)),
+    }
+    for name, (added, token) in needed.items():
+        if added and token == _NO_TOKEN:
+            raise RefusedError(f"the tokenizer adds a token to texts that it does not have: {name}")
 
 
 class Tokenizer:
@@ -150,10 +143,10 @@ class Tokenizer:
         self._vocab = model.vocab
         self._size = 4096
         self._buffer = (ctypes.c_int32 * self._size)()
-        with_specials = self.tokenize(b"a")
-        body = self._tokens(b"a", specials=False)
-        start = with_specials.find(body)
-        self._begin, self._end = start, len(with_specials) - start - len(body)
+        whole, body = self.tokenize(b"a"), self._tokens(b"a", specials=False)
+        starts = range(0, len(whole), ID_BYTES)
+        start = next((at for at in starts if whole.startswith(body, at)), 0)
+        self._end = len(whole) - start - len(body)
 
     def tokenize(self, text: bytes) -> bytes:
         """Return the tokens of a UTF-8 text as bytes of int32."""
@@ -164,7 +157,8 @@ class Tokenizer:
         room = limit * ID_BYTES
         if len(tokens) <= room:
             return tokens
-        return tokens[: room - self._end] + tokens[len(tokens) - self._end :]
+        end = min(self._end, room)
+        return tokens[: room - end] + tokens[len(tokens) - end :]
 
     def ends_with_special(self) -> bool:
         """Return whether the tokenizer puts a special token after each text."""
@@ -174,9 +168,7 @@ class Tokenizer:
         count = llama.llama_tokenize(
             self._vocab, text, len(text), self._buffer, self._size, specials, False
         )
-        if count == _TOO_LARGE:
-            raise DecodeFailedError(count)
-        if count < 0:
+        if count < 0:  # so many would be needed
             self._size = -count
             self._buffer = (ctypes.c_int32 * self._size)()
             return self._tokens(text, specials=specials)

@@ -29,6 +29,8 @@ DEFAULT_LIMIT = 8192
 """Longest text where the config asks for nothing, for models that could take more."""
 DEFAULT_BYTES = 3 << 30
 """What one context may come to where the config asks for nothing."""
+ID_BYTES = 4
+"""Tokens travel as bytes of little-endian int32, which is what llama.cpp reads."""
 FLOAT = 4
 HALF = 2
 PAGE = 256
