@@ -136,8 +136,8 @@ async def _work(
     if gateway.admin is not None and running.listeners.admin is not None:
         admin = make_server(gateway.admin, settings, tls=False)
         servers.append((admin, running.listeners.admin))
-    # What was made until now stays; what a request makes dies young, or is a kept vector, which
-    # refers to nothing. Looking for cycles less often is worth a twelfth of a miss.
+    # What was made until now stays, and what a request makes dies young: looking for cycles less
+    # often is worth a twentieth of a miss.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     tasks = [asyncio.create_task(server.serve([bound])) for server, bound in servers]

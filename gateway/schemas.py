@@ -35,6 +35,10 @@ _encode = msgspec.json.Encoder().encode
 _KNOWN = frozenset(_Body.__struct_fields__)
 _KINDS = {str: "a string", int: "a number", list: "an array"}
 _MAX_ID = 2**32 - 1
+_SEPARATORS = tuple(
+    b'},{"object":"embedding","index":%d,"embedding":' % index for index in range(1, MAX_INPUTS + 1)
+)
+"""What stands between the vectors of an answer, ready-made: formatting was a sixth of a hit."""
 _NOTHING: Mapping[str, Any] = {}
 _PATH = re.compile(r" - at `\$(?:\.(?P<field>\w+))?(?P<items>(?:\[\d+\])*)[^`]*`$")
 
@@ -141,10 +145,10 @@ def _refuse_shape(message: str) -> NoReturn:
 def embedding_response(embedded: Embedded) -> bytes:
     """Put the answer together: every vector is a fragment made before, joined once."""
     pieces = [b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":']
-    pieces.append(embedded.fragments[0])
-    for index, fragment in enumerate(embedded.fragments[1:], 1):
-        pieces.append(b'},{"object":"embedding","index":%d,"embedding":' % index)
+    for separator, fragment in zip(_SEPARATORS, embedded.fragments, strict=False):
         pieces.append(fragment)
+        pieces.append(separator)
+    pieces.pop()
     pieces.append(
         b'}],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
         % (_encode(embedded.model), embedded.tokens, embedded.tokens)

@@ -1,29 +1,30 @@
 """What is kept for a text: its vector, what it cost, and the forms it leaves in."""
 
+import msgspec
+
 from gateway.vectors import shorten, to_base64, to_floats
 
 _OVERHEAD = 350
 """Bytes of the objects around the payload (entry, key, dictionary and LRU slots), CPython 3.11."""
 
 
-class Entry:
+class Entry(msgspec.Struct, gc=False):
     """One text's vector. Immutable but for the rendered forms, which are made at most once.
 
-    `vector` is the full-width unit vector (little-endian float32). `tokens` counts the text as the
-    backend did; `estimated` says that the count is a share of a batch's sum.
+    Outside the garbage collector's sight, as it refers to nothing that could refer back: with
+    100,000 kept, looking through them made pauses of 150 ms.
     """
 
-    __slots__ = ("base64", "estimated", "floats", "tokens", "truncated", "vector")
-
-    def __init__(
-        self, vector: bytes, tokens: int, *, estimated: bool = False, truncated: bool = False
-    ) -> None:
-        self.vector = vector
-        self.tokens = tokens
-        self.estimated = estimated
-        self.truncated = truncated
-        self.base64: bytes | None = None
-        self.floats: bytes | None = None
+    vector: bytes
+    """The full-width unit vector, little-endian float32."""
+    tokens: int
+    """As the backend counted the text."""
+    estimated: bool = False
+    """Whether `tokens` is a share of a batch's sum."""
+    truncated: bool = False
+    """Whether the model saw only the beginning of the text."""
+    base64: bytes | None = None
+    floats: bytes | None = None
 
     @property
     def width(self) -> int:

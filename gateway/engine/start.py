@@ -107,26 +107,31 @@ def _scouted(
 
     A refusal in the child is left to be met again here, where it is explained.
     """
-    died = 0
-    for plain in (False, True):
-        code = survives(partial(_attempt, settings, info, pooling, plain=plain), after_fork)
+    died = killed = 0
+    plain = False
+    while (
+        code := survives(partial(_attempt, settings, info, pooling, plain=plain), after_fork)
+    ) < 0:
         if code == _KILLED:
-            raise ResourcesError("the model was killed while it loaded: out of memory?")
-        if code < 0:
-            died = code
-            continue
-        if plain:
-            log.write(
-                "warning",
-                "plain_weights",
-                message=f"llama.cpp dies of {signal_name(died)} with weights repacked for this"
-                " processor, so they are used as they are in the file",
+            # Once may be somebody with a kill command; the kernel would do it again.
+            killed += 1
+            if killed > 1:
+                raise ResourcesError("the model is killed while it loads: out of memory?")
+        elif plain:
+            raise RefusedError(
+                f"llama.cpp dies of {signal_name(code)} when it loads the file or embeds a first"
+                " text: the file is broken, or llama.cpp was built for another processor"
             )
-        return plain
-    raise RefusedError(
-        f"llama.cpp dies of {signal_name(died)} when it loads the file or embeds a first text:"
-        " the file is broken, or llama.cpp was built for another processor"
-    )
+        else:
+            died, plain = code, True
+    if plain:
+        log.write(
+            "warning",
+            "plain_weights",
+            message=f"llama.cpp dies of {signal_name(died)} with weights repacked for this"
+            " processor, so they are used as they are in the file",
+        )
+    return plain
 
 
 def _attempt(settings: Settings, info: GGUFInfo, pooling: str, *, plain: bool) -> int:
