@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from unicodedata import normalize
 
 import httpx2
 import numpy as np
@@ -149,6 +150,16 @@ def test_ids_that_cut_a_character_still_embed(local: GatewayProcess):
     """A long text split by tokens may begin inside a character; the rest of it is embedded."""
     halves = client(local).embeddings.create(model="minilm", input=[[9468], [9468, 248, 15339]])
     assert [384, 384] == [len(item.embedding) for item in halves.data]
+
+
+def test_hangul_is_tokenized_as_published(local: GatewayProcess):
+    """Every letter of a syllable counts, composed or not, as in the original tokenizer."""
+    composed = client(local).embeddings.create(model="minilm", input="안녕하세요 세계")
+    apart = client(local).embeddings.create(
+        model="minilm", input=normalize("NFD", "안녕하세요 세계")
+    )
+    assert 15 == composed.usage.prompt_tokens == apart.usage.prompt_tokens
+    assert composed.data[0].embedding == apart.data[0].embedding
 
 
 def test_usage_is_exact_and_the_same_from_the_cache(local: GatewayProcess):

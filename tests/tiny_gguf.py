@@ -6,6 +6,7 @@ same arguments give the same bytes.
 
 import string
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,13 @@ def write_encoder(
     pooling: PoolingType | None = PoolingType.MEAN,
     seed: int = 1,
     sep: int | None = 3,
+    broken_word: str | None = None,
+    dead: bool = False,
 ) -> Path:
     """Write a BERT encoder whose WordPiece vocabulary knows lower-case letters and a few words.
 
-    Without `sep` it names no closing token, and llama.cpp's default for one is beyond its end.
+    Without `sep` it names no closing token, and llama.cpp's default for one is beyond its end. The
+    weights of `broken_word` are NaN; those of a `dead` model's last layer are zeros.
     """
     writer = GGUFWriter(path, "bert")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -51,7 +55,8 @@ def write_encoder(
         writer.add_sep_token_id(sep)
     writer.add_mask_token_id(4)
     tensors = _Tensors(writer, seed)
-    tensors.matrix("token_embd.weight", len(pieces), WIDTH)
+    broken = [] if broken_word is None else [pieces.index(f"\u2581{broken_word}")]
+    tensors.matrix("token_embd.weight", len(pieces), WIDTH, nan_rows=broken)
     tensors.matrix("position_embd.weight", context, WIDTH)
     tensors.matrix("token_types.weight", 2, WIDTH)
     tensors.norm("token_embd_norm", bias=True)
@@ -61,7 +66,8 @@ def write_encoder(
         tensors.norm(f"blk.{layer}.attn_output_norm", bias=True)
         tensors.linear(f"blk.{layer}.ffn_up", 2 * WIDTH, WIDTH, bias=True)
         tensors.linear(f"blk.{layer}.ffn_down", WIDTH, 2 * WIDTH, bias=True)
-        tensors.norm(f"blk.{layer}.layer_output_norm", bias=True)
+        zeros = dead and layer == LAYERS - 1
+        tensors.norm(f"blk.{layer}.layer_output_norm", bias=True, scale=0.0 if zeros else 1.0)
     return _finish(writer, path)
 
 
@@ -159,8 +165,9 @@ class _Tensors:
         self._writer = writer
         self._random = np.random.default_rng(seed)
 
-    def matrix(self, name: str, rows: int, columns: int) -> None:
+    def matrix(self, name: str, rows: int, columns: int, nan_rows: Sequence[int] = ()) -> None:
         weights = self._random.normal(0, 0.3, (rows, columns)).astype(np.float32)
+        weights[list(nan_rows)] = np.nan
         self._writer.add_tensor(name, weights)
 
     def linear(self, name: str, rows: int, columns: int, *, bias: bool = False) -> None:
@@ -168,10 +175,11 @@ class _Tensors:
         if bias:
             self._vector(f"{name}.bias", rows, 0.0)
 
-    def norm(self, name: str, *, bias: bool = False) -> None:
-        self._vector(f"{name}.weight", WIDTH, 1.0)
+    def norm(self, name: str, *, bias: bool = False, scale: float = 1.0) -> None:
+        self._vector(f"{name}.weight", WIDTH, 1.0, scale)
         if bias:
-            self._vector(f"{name}.bias", WIDTH, 0.0)
+            self._vector(f"{name}.bias", WIDTH, 0.0, scale)
 
-    def _vector(self, name: str, size: int, mean: float) -> None:
-        self._writer.add_tensor(name, self._random.normal(mean, 0.1, size).astype(np.float32))
+    def _vector(self, name: str, size: int, mean: float, scale: float = 1.0) -> None:
+        numbers = self._random.normal(mean, 0.1, size) * scale
+        self._writer.add_tensor(name, numbers.astype(np.float32))

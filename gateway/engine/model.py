@@ -141,6 +141,9 @@ class Tokenizer:
 
     def __init__(self, model: Model) -> None:
         self._vocab = model.vocab
+        self.decomposes = llama.llama_vocab_type(model.vocab) == _VOCAB_WORDPIECE
+        """Whether texts are to be given in NFD. BERT's tokenizer takes accents off that way, and
+        llama.cpp's knows the Latin ones only: of a Hangul syllable it would keep one letter."""
         self._size = 4096
         self._buffer = (ctypes.c_int32 * self._size)()
         whole, body = self.tokenize(b"a"), self._tokens(b"a", specials=False)
