@@ -130,6 +130,8 @@ class Preparer:
         if isinstance(text, list):
             data = self._ids(text, item)
             return self._digest(b"ids", data, item), data, False
+        if self._tokenizer.decomposes and not text.isascii():
+            text = normalize("NFD", text)
         data = text.encode()  # of JSON, which cannot hold a lone surrogate
         digest = self._digest(b"text", data, item)
         kept = data
