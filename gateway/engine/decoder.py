@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+from unicodedata import normalize
 
 from gateway.engine.faults import ItemError, RefusedError, TextCrashesEngineError
 from gateway.engine.journal import Journal
