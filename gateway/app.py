@@ -219,6 +219,10 @@ def _model(
         upstream_model=model.upstream_model,
         aliases=model.aliases,
         dimensions=model.dimensions_for(name),
+        by_name=lambda fitting: {
+            "dimensions": model.dimensions_for(fitting),
+            "token_ids": model.token_ids_for(fitting, local=local),
+        },
         prefix=model.prefix or "",
         truncate=model.truncate,
         token_ids=model.token_ids_for(name, local=local),

@@ -8,7 +8,7 @@ behind a backend, or of metrics, which look at the result from outside.
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.cache.entry import Entry
@@ -20,6 +20,7 @@ from gateway.errors import (
     InvalidRequestError,
     TooManyTokensError,
     UpstreamError,
+    UpstreamTimeoutError,
     context_length_exceeded,
 )
 from gateway.routing import Route, RoutingTable
@@ -31,6 +32,12 @@ TOKENS_PER_REQUEST = 300_000
 
 _COUNTED_AT_ONCE = 4096
 """Characters that a tokenizer counts in about a millisecond: more of them leave the event loop."""
+
+
+_THEIRS = (InvalidRequestError, UpstreamTimeoutError)
+"""Failures of a call that are about the request that began it, not about who joined it."""
+_TURNS = 3
+"""Times a request joins others' calls, before it asks for itself what they did not bring."""
 
 
 @dataclass(slots=True)
@@ -51,15 +58,13 @@ class Embedded:
     """What the upstream said of its rate limits."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Part:
-    """What one call brought; `error` tells whose fault it was that it brought nothing."""
+    """What one call brought."""
 
-    entries: Mapping[Key, Entry] = field(default_factory=dict)
-    billed: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    error: InvalidRequestError | None = None
-    culprit: Key | None = None
+    entries: Mapping[Key, Entry]
+    billed: int
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +113,7 @@ class Embeddings:
             raise error.at(error.item) from None
         keys = route.keys(texts, request.seed, caller.tenant, fields)
         entries: dict[Key, Entry] = {}
-        missing: dict[Key, Text] = {}
-        for key, text in zip(keys, texts, strict=True):
-            entry = self._memory.get(key)
-            if entry is None:
-                missing[key] = text
-            else:
-                entries[key] = entry
+        missing = self._still_missing(dict(zip(keys, texts, strict=True)), entries)
         sources = {"memory": len(entries), "duplicate": len(keys) - len(entries) - len(missing)}
         parts: Sequence[_Part] = ()
         if missing:
@@ -146,62 +145,70 @@ class Embeddings:
     ) -> list[_Part]:
         """Bring the missing texts into `entries`; return the parts that were asked for here.
 
-        Texts that are on their way to somebody else are waited for. Where that call failed for a
-        fault of its own request, the texts that it took along are asked for again, alone.
+        Texts that are on their way to somebody else are waited for. Where that call failed by a
+        fault of its own request, or ran out of that request's time, they are asked for again.
         """
         parts: list[_Part] = []
-        alone = False
-        while missing:
-            joined = {key: self._flights.get(key) for key in missing} if not alone else {}
+        turns = 0
+        while missing := self._still_missing(missing, entries):
+            turns += 1
+            joined = {key: self._flights.get(key) for key in missing} if turns <= _TURNS else {}
             others = {flight for flight in joined.values() if flight is not None}
             unasked = {key: text for key, text in missing.items() if joined.get(key) is None}
             own = self._begin(call, unasked)
-            await land([*own, *others])
-            for part in (flight.task.result() for flight in own):
-                if part.culprit is not None and isinstance(part.error, InvalidInputError):
-                    raise part.error.at(keys.index(part.culprit))
-                if part.error is not None:
-                    raise part.error
-                entries.update(part.entries)
-                parts.append(part)
-            for flight in others:
-                brought = flight.task.result().entries
-                entries.update((key, brought[key]) for key in missing if key in brought)
-            missing = {key: text for key, text in missing.items() if key not in entries}
-            alone = True
+            try:
+                await land(list(own), others, _THEIRS)
+            except InvalidInputError as error:
+                raise error.at(keys.index(_culprit(error, own))) from None
+            parts += [flight.task.result() for flight in own]
+            for flight in (*own, *others):
+                if flight.task.exception() is None:
+                    brought = flight.task.result().entries
+                    entries.update((key, brought[key]) for key in missing if key in brought)
         return parts
 
-    def _begin(self, call: _Call, texts: Mapping[Key, Text]) -> list[Flight[_Part]]:
+    def _still_missing(
+        self, texts: Mapping[Key, Text], entries: dict[Key, Entry]
+    ) -> Mapping[Key, Text]:
+        """Return the texts that are neither in `entries` nor, since somebody asked, in memory."""
+        missing = {}
+        for key, text in texts.items():
+            if key in entries:
+                continue
+            entry = self._memory.get(key)
+            if entry is None:
+                missing[key] = text
+            else:
+                entries[key] = entry
+        return missing
+
+    def _begin(
+        self, call: _Call, texts: Mapping[Key, Text]
+    ) -> Mapping[Flight[_Part], Mapping[Key, Text]]:
         """Start the upstream calls for texts that nobody asks for, as many as the limits want."""
         backend = call.route.backend
         parts = list(_parts(texts, backend.max_batch, backend.max_batch_bytes))
         if len(parts) == 1:
-            return [self._flights.begin(texts, self._ask(call, texts))]
+            return {self._flights.begin(texts, self._ask(call, texts)): texts}
         places = asyncio.Semaphore(backend.parallel)
 
         async def in_turn(part: Mapping[Key, Text]) -> _Part:
             async with places:
                 return await self._ask(call, part)
 
-        return [self._flights.begin(part, in_turn(part)) for part in parts]
+        return {self._flights.begin(part, in_turn(part)): part for part in parts}
 
     async def _ask(self, call: _Call, texts: Mapping[Key, Text]) -> _Part:
         """Ask the upstream for these texts, and keep what it says if all of it is sound."""
         route = call.route
-        keys = list(texts)
-        try:
-            raw = await route.backend.embed(
-                route.upstream_model,
-                list(texts.values()),
-                fields=call.fields,
-                truncate=route.model.truncate,
-                deadline=call.deadline,
-            )
-        except InvalidInputError as error:
-            return _Part(error=error, culprit=keys[error.item])
-        except InvalidRequestError as error:
-            return _Part(error=error)
-        entries = dict(zip(keys, _entries(raw, route), strict=True))
+        raw = await route.backend.embed(
+            route.upstream_model,
+            list(texts.values()),
+            fields=call.fields,
+            truncate=route.model.truncate,
+            deadline=call.deadline,
+        )
+        entries = dict(zip(texts, _entries(raw, route), strict=True))
         for key, entry in entries.items():
             if call.counts is not None:
                 entry.tokens, entry.estimated = call.counts[key], False
@@ -211,12 +218,30 @@ class Embeddings:
 
     def _render(self, key: Key, entry: Entry, request: EmbeddingRequest) -> bytes:
         if request.dimensions is not None and request.dimensions != entry.width:
-            return entry.render_short(request.dimensions, base64=request.base64)
+            try:
+                return entry.render_short(request.dimensions, base64=request.base64)
+            except InvalidVectorError:
+                raise InvalidRequestError(
+                    f"A vector's first {request.dimensions} components are all zero, and so have "
+                    "no direction; ask for more dimensions.",
+                    param="dimensions",
+                ) from None
         if entry.has(base64=request.base64):
             return entry.render(base64=request.base64)
         fragment = entry.render(base64=request.base64)
         self._memory.resize(key, entry)
         return fragment
+
+
+def _culprit(error: InvalidInputError, own: Mapping[Flight[_Part], Mapping[Key, Text]]) -> Key:
+    """Return the key of the text at fault, from its position in the part that it was sent in."""
+    failed = (part for flight, part in own.items() if _failure(flight) is error)
+    return list(next(failed))[error.item]
+
+
+def _failure(flight: Flight[_Part]) -> BaseException | None:
+    task = flight.task
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 async def _count(

@@ -49,6 +49,8 @@ def _without_traceback(
     _: object, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     error = event.pop("exc_info", None)
+    # asyncio tells of a lost task in one line, and of what it was about in the next.
+    event["event"] = str(event["event"]).partition("\n")[0]
     if isinstance(error, tuple) and error[0] is not None:
         event["kind"] = error[0].__name__
     return event

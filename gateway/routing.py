@@ -4,8 +4,8 @@ A Route holds all that the config says about a model and turns a request into wh
 texts, which keys, which width. It asks nobody.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cachetools import LRUCache
@@ -49,8 +49,9 @@ class EmbeddingModel:
     """Whether texts are counted with cl100k before the upstream is asked."""
     forward: Sequence[str] = ()
     local: bool = False
-    """Whether it runs here: then a lone empty text is embedded, where OpenAI refuses it, and ids
-    are never sent on in a vocabulary that the model does not know."""
+    """Whether it runs here: then a lone empty text is embedded, where OpenAI refuses it."""
+    by_name: Callable[[str], Mapping[str, Any]] | None = None
+    """For a pattern: which of the fields above are others for a name that fits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class ChatModel:
 class Space:
     """A vector space as far as it is known: its width is learned once and then demanded."""
 
-    def __init__(self, width: int | None) -> None:
+    def __init__(self, width: int | None = None) -> None:
         self.width = width
 
     def admit(self, width: int, upstream: str) -> None:
@@ -83,13 +84,19 @@ class Route:
     """One model name, resolved."""
 
     def __init__(
-        self, model: EmbeddingModel, name: str, prefix: str, cl100k: Cl100k, secret: bytes
+        self,
+        model: EmbeddingModel,
+        name: str,
+        prefix: str,
+        space: Space,
+        cl100k: Cl100k,
+        secret: bytes,
     ) -> None:
         self.model = model
         self.name = name
         self.backend = model.backend
         self.upstream_model = model.upstream_model or name
-        self.space = Space(model.backend.info().width)
+        self.space = space
         self._prefix = prefix
         self._cl100k = cl100k
         self._secret = secret
@@ -152,9 +159,10 @@ class Route:
                 param="dimensions",
             )
         listed = () if isinstance(allowed, str) else allowed
-        if allowed == "any" or (width is None and allowed == "native") or asked in listed:
+        # Before the first vector any width may be the model's own; then it is asked again.
+        if allowed == "any" or width is None or asked in listed:
             return
-        only = ", ".join(map(str, [*listed, width or "its own"]))
+        only = ", ".join(map(str, [*listed, width]))
         raise InvalidRequestError(
             f"Model '{self.name}' was not trained to be shortened; `dimensions` may be {only}, "
             "or be left out.",
@@ -175,9 +183,9 @@ class Route:
         try:
             return self._prefix + raw.decode()
         except UnicodeDecodeError:
-            # A client that cuts long texts by tokens may cut a character in two. Upstreams that
-            # know these ids get them as they are; a local model gets the text with a mark there.
-            if not self.model.local:
+            # A client that cuts long texts by tokens may cut a character in two. OpenAI's models
+            # know these ids and get them as they are; others get the text with a mark there.
+            if self.upstream_model.startswith("text-embedding-") and not self._prefix:
                 return ids
             return self._prefix + raw.decode(errors="replace")
 
@@ -215,6 +223,7 @@ class RoutingTable:
             key=lambda model: len(model.name.replace("*", "")),
             reverse=True,
         )
+        self._spaces: LRUCache[str, Space] = LRUCache(16 * _ROUTES_KEPT)
         for model in models:
             if isinstance(model, EmbeddingModel) and "*" not in model.name:
                 self._add(model)
@@ -265,19 +274,24 @@ class RoutingTable:
         return next((model for model in self._patterns if matches(model.name, name)), None)
 
     def _add(self, model: EmbeddingModel) -> None:
-        route = Route(model, model.name, model.prefix, self._cl100k, self._secret)
-        self._routes[model.name] = route
+        self._routes[model.name] = self._route(model, model.name, model.prefix)
         for alias, prefix in model.aliases.items():
-            if prefix is None:
-                self._routes[alias] = route
-            else:
-                self._routes[alias] = Route(model, model.name, prefix, self._cl100k, self._secret)
+            own = model.prefix if prefix is None else prefix
+            self._routes[alias] = self._route(model, model.name, own)
+
+    def _route(self, model: EmbeddingModel, name: str, prefix: str) -> Route:
+        # One model has one width, by whichever of its names it was learned.
+        space = self._spaces.get(name)
+        if space is None:
+            space = self._spaces[name] = Space(model.backend.info().width)
+        return Route(model, name, prefix, space, self._cl100k, self._secret)
 
     def _resolve(self, name: str, caller: Caller) -> Route:
         model = self.find(name) if "*" not in name else None
         if isinstance(model, EmbeddingModel):
-            route = Route(model, name, model.prefix, self._cl100k, self._secret)
-            self._by_pattern[name] = route
+            if model.by_name is not None:
+                model = replace(model, **model.by_name(name))
+            route = self._by_pattern[name] = self._route(model, name, model.prefix)
             return route
         if model is not None:
             raise InvalidRequestError(

@@ -15,6 +15,9 @@ from gateway.embeddings import TOKENS_PER_REQUEST, Embedded
 from gateway.errors import InvalidRequestError, TooManyTokensError
 from gateway.types import EmbeddingRequest, Text
 
+MAX_NAME = 256
+"""Characters of a model's name; a pattern of the config would cover any number."""
+
 MAX_INPUTS = 2048
 """OpenAI's limit for the inputs of one request."""
 
@@ -47,6 +50,7 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
     """Read the body of `POST /v1/embeddings`; raise InvalidRequestError for whatever is wrong."""
     try:
         asked = _decode(body)
+        extra = _extra(body)
     except msgspec.ValidationError as error:
         _refuse_shape(str(error))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -55,6 +59,11 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
         ) from None
     if asked.model is None or not asked.model:
         raise InvalidRequestError("you must provide a model parameter", param="model")
+    if len(asked.model) > MAX_NAME:
+        raise InvalidRequestError(
+            f"'model' has {len(asked.model)} characters; at most {MAX_NAME} make a name.",
+            param="model",
+        )
     return EmbeddingRequest(
         model=asked.model,
         inputs=_inputs(asked.input),
@@ -62,15 +71,17 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
         dimensions=asked.dimensions,
         seed=asked.seed,
         user=asked.user,
-        extra=_extra(body),
+        extra=extra,
     )
 
 
 def _extra(body: bytes) -> Mapping[str, Any]:
     """Return the fields that are neither OpenAI's nor ours, which the config decides about."""
     fields = _decode_fields(body)
-    unknown = fields.keys() - _KNOWN
-    return {name: msgspec.json.decode(fields[name]) for name in unknown} if unknown else _NOTHING
+    if fields.keys() <= _KNOWN:
+        return _NOTHING
+    unknown = {name: msgspec.json.decode(fields[name]) for name in fields.keys() - _KNOWN}
+    return {name: value for name, value in unknown.items() if value is not None}
 
 
 def _is_base64(encoding_format: str | None) -> bool:
@@ -137,7 +148,9 @@ def _refuse_shape(message: str) -> NoReturn:
     reason = message[: path.start()] if path else message
     field = path["field"] if path else None
     if field is None:
-        raise InvalidRequestError(f"The body of your request must be a JSON object. {reason}.")
+        raise InvalidRequestError(
+            f"The body of your request is not valid: it must be a JSON object. {reason}."
+        )
     items = path["items"] if path else ""
     raise InvalidRequestError(f"'{field}{items}' is not valid. {reason}.", param=field)
 

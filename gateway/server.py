@@ -5,15 +5,19 @@ It serves whatever application it is given; `process` decides how many processes
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.config import Server as Settings
+from gateway.errors import InvalidRequestError
+
+_OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 GRACE = 30.0
 """Seconds that running requests have to end after SIGTERM."""
@@ -31,7 +35,40 @@ class Protocol(HttpToolsProtocol):
         self._application: ASGIApp = self.app
         self._running: asyncio.Task[Any] | None = None
         self._left = False
+        self._deaf = False
         self.app = self._attended
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol.
+
+        A client may offer to go on in another protocol, as Java's does with HTTP/2, and must then
+        be answered in this one (RFC 9110, 7.8). The parser would stop at the offer and take the
+        body for the next request; so the offer is renamed before the parser sees it.
+        """
+        if self._deaf:
+            return
+        if b"pgrade:" in data or b"PGRADE:" in data:
+            head, end, body = data.partition(b"\r\n\r\n")
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is None or not cycle.more_body:
+                data = _OFFER.sub(b"\r\nx-offered:", head) + end + body
+        super().data_received(data)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # An offer that came in pieces and was not seen above: what follows cannot be told apart
+        # from another request, so none of it is read, and the connection ends with the answer.
+        self._deaf = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, in the form of every other error, and close."""
+        body = InvalidRequestError(f"Your request could not be read: {msg}", code="bad_http").body()
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        self.transport.write(
+            b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body)
+        )
+        self.transport.close()
 
     async def _attended(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._running = asyncio.current_task()

@@ -11,8 +11,8 @@ import numpy.typing as npt
 Text = str | tuple[int, ...]
 """One input: a text, or the ids of a tokenizer's tokens."""
 
-Row = npt.NDArray[np.floating[Any]]
-"""One vector as a backend gave it: shape (width,), float32 or float64, not yet normalized."""
+Row = npt.NDArray[np.float32]
+"""One vector as a backend gave it: shape (width,), float32, not yet normalized."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,10 @@ def unit(row: Row) -> Unit:
     """Scale a row to an L2 norm of 1: summed in float64, returned as float32.
 
     One row at a time, so that the bits of a vector cannot depend on the batch it came in.
-    Raises InvalidVectorError for NaN, infinities and a norm of zero (a float64 sum of squares of
-    float32 values can neither overflow nor vanish; larger or smaller float64 input is refused too,
-    since no float32 unit vector could be made of it faithfully).
+    Raises InvalidVectorError for NaN, infinities and a norm of zero; a float64 sum of squares of
+    float32 values can neither overflow nor vanish.
     """
-    exact = row.astype(np.float64, copy=False)
+    exact = row.astype(np.float64)
     square = float(exact.dot(exact))
     if 0.0 < square < inf:
         return (exact / sqrt(square)).astype(_FLOAT32_LE)

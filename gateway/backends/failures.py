@@ -5,8 +5,10 @@ upstream's become 502 to 504. Bodies differ between servers: OpenAI's `{"error":
 `{"message": …}`, FastAPI's `{"detail": …}`, Ollama's `{"error": "…"}` and plain text are all read.
 """
 
+import json
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,15 @@ _MESSAGE_LIMIT = 1000
 
 _QUOTABLE = 4
 """A text shorter than this may be any word of the message itself."""
+
+SEEN = 12
+"""Characters in a row that are no coincidence."""
+
+_SEARCHABLE = 100_000
+"""Characters of text that are searched for quotes, in some 10 ms; beyond it no message goes on."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z][\w.\[\]-]{0,63}").fullmatch
+"""What a `code` or `param` looks like; anything else might be a quote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +90,49 @@ def read_failure(reply: Reply, upstream: str) -> Failure | None:
     return Failure(_clients_mistake(status, said, upstream), retry=False)
 
 
-def without(message: str, texts: Iterable[Text], key: str | None) -> str:
-    """Return the message with the client's texts and the upstream's key taken out.
+def without(message: str, texts: Sequence[Text], secrets: Iterable[str]) -> str:
+    """Return an upstream's message with what it quotes of the texts and of our secrets taken out.
 
-    Some servers quote what they refuse; promise P8 keeps texts and keys out of error bodies.
+    Some servers quote what they refuse, whole or cut, plainly or escaped; promise P8 keeps texts
+    and keys out of error bodies. A text is found again by any SEEN characters in a row.
     """
-    for text in texts:
-        if isinstance(text, str) and len(text) >= _QUOTABLE:
-            message = message.replace(text, "[text]")
-    return message.replace(key, "[key]") if key else message
+    for secret in secrets:
+        if len(secret) >= _QUOTABLE:
+            message = message.replace(secret, "[key]")
+    said = [text for text in texts if isinstance(text, str)]
+    if sum(map(len, said)) > _SEARCHABLE:
+        return ""
+    for text in said:
+        for form in _forms(text):
+            if len(form) < SEEN:
+                message = message.replace(form, "[text]") if len(form) >= _QUOTABLE else message
+            else:
+                message = _cut(message, form)
+    return message
+
+
+def _forms(text: str) -> set[str]:
+    """Return the ways in which a text is written into messages: plain, as JSON, by Python."""
+    plain = msgspec.json.encode(text).decode()[1:-1]
+    escaped = json.dumps(text)[1:-1]
+    return {text, plain, escaped, repr(text)[1:-1]}
+
+
+def _cut(message: str, text: str) -> str:
+    """Return the message with every run of SEEN characters or more that stand in `text` cut."""
+    kept: list[str] = []
+    start = 0
+    while start < len(message):
+        end = start + SEEN
+        if end > len(message) or message[start:end] not in text:
+            kept.append(message[start])
+            start += 1
+            continue
+        while end < len(message) and message[start : end + 1] in text:
+            end += 1
+        kept.append("[text]")
+        start = end
+    return "".join(kept)
 
 
 def _too_many(reply: Reply, said: _Said, upstream: str) -> Failure:
@@ -158,7 +203,7 @@ def _said(body: bytes) -> _Said:
         return _Said(inner[:_MESSAGE_LIMIT])
     if not isinstance(inner, Mapping):
         return _Said("")
-    return _Said(_message(inner), _text(inner.get("param")), _text(inner.get("code")))
+    return _Said(_message(inner), _identifier(inner.get("param")), _identifier(inner.get("code")))
 
 
 def _message(inner: Mapping[str, Any]) -> str:
@@ -169,6 +214,6 @@ def _message(inner: Mapping[str, Any]) -> str:
     return ""
 
 
-def _text(value: object) -> str | None:
+def _identifier(value: object) -> str | None:
     # Codes are strings in OpenAI's contract; some servers send the HTTP status as a number.
-    return value[:100] if isinstance(value, str) else None
+    return value if isinstance(value, str) and _IDENTIFIER(value) else None

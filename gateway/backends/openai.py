@@ -73,6 +73,15 @@ class OpenAIBackend:
         self._read_failure = read_failure
         self._places = asyncio.Semaphore(endpoint.concurrency)
         self._headers = _headers(endpoint)
+        self._secrets = [
+            secret
+            for secret in (
+                endpoint.api_key,
+                *(endpoint.headers or {}).values(),
+                *(endpoint.query or {}).values(),
+            )
+            if secret
+        ]
         self._query = f"?{urlencode(endpoint.query)}" if endpoint.query else ""
 
     async def embed(
@@ -93,8 +102,7 @@ class OpenAIBackend:
         try:
             reply = await self.call("POST", "/embeddings", _encode(body), deadline)
         except GatewayError as error:
-            error.message = without(error.message, texts, self._endpoint.api_key)
-            raise
+            raise self._unquoted(error, texts) from None
         raw = read_embeddings(
             reply.body,
             [_size(text) for text in texts],
@@ -103,6 +111,18 @@ class OpenAIBackend:
         )
         limits = {k: v for k, v in reply.headers.items() if k.startswith("x-ratelimit-")}
         return replace(raw, headers=limits) if limits else raw
+
+    def _unquoted(self, error: GatewayError, texts: Sequence[Text]) -> GatewayError:
+        """Take out of an error what the upstream quoted in it of the texts and of our secrets."""
+        whole = error.message
+        error.message = without(whole, texts, self._secrets)
+        if not error.message:
+            error.message = f"Upstream '{self.name}' refused the request."
+        for name in ("param", "code"):
+            value = getattr(error, name)
+            if value is not None and without(value, texts, self._secrets) != value:
+                setattr(error, name, None)
+        return error
 
     async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int] | None:
         """Return None: the OpenAI API has no way to ask."""
@@ -115,7 +135,7 @@ class OpenAIBackend:
         reply = await self.call("GET", "/models", None, deadline)
         try:
             listed = msgspec.json.decode(reply.body, type=_ModelList)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise UpstreamError(
                 f"Upstream '{self.name}' did not answer with a list of models.",
                 code="upstream_invalid_response",

@@ -5,7 +5,7 @@ Promise P1: an answer is accepted whole or not at all, and items are placed by t
 
 from binascii import Error as Base64Error
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import msgspec
 import numpy as np
@@ -20,17 +20,16 @@ class _Item(msgspec.Struct):
     index: int | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class _Answer(msgspec.Struct):
     data: list[_Item]
-    usage: _Usage | None = None
-    input_tokens: list[int] | None = None
-    truncated: list[bool] | None = None
+    # What is odd beside good vectors does no harm: these are looked at one by one.
+    usage: Any = None
+    input_tokens: Any = None
+    truncated: Any = None
 
+
+_MOST_TOKENS = 10**9
+"""More than any answer can be about; larger numbers count as not said."""
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
@@ -52,10 +51,8 @@ def read_embeddings(
     width = len(rows[0])
     if any(len(row) != width for row in rows):
         _refuse(upstream, "its vectors have different widths")
-    tokens, estimated = _tokens(answer, sizes, upstream)
-    truncated = answer.truncated
-    if truncated is not None and len(truncated) != len(sizes):
-        _refuse(upstream, "`truncated` does not fit the number of texts")
+    tokens, estimated = _tokens(answer, sizes)
+    truncated = answer.truncated if _fits(answer.truncated, bool, len(sizes)) else None
     return RawEmbeddings(rows, tokens, estimated, truncated)
 
 
@@ -88,26 +85,38 @@ def _row(embedding: str | list[float], upstream: str) -> Row:
         except (Base64Error, ValueError):
             _refuse(upstream, "a vector is not base64 of float32 numbers")
     else:
-        row = np.array(embedding, dtype=np.float64)
+        # The decimals of a float32 give that float32 back: both forms of a vector are one vector.
+        with np.errstate(over="ignore"):
+            row = np.array(embedding, dtype=np.float32)
     if not len(row):
         _refuse(upstream, "a vector is empty")
     return row
 
 
-def _tokens(answer: _Answer, sizes: Sequence[int], upstream: str) -> tuple[Sequence[int], bool]:
+def _tokens(answer: _Answer, sizes: Sequence[int]) -> tuple[Sequence[int], bool]:
     """Return the tokens of each text, and whether they are a share of a sum."""
-    if answer.input_tokens is not None:
-        if len(answer.input_tokens) != len(sizes) or min(answer.input_tokens) < 0:
-            _refuse(upstream, "`input_tokens` does not fit the number of texts")
-        return answer.input_tokens, False
-    usage = answer.usage or _Usage()
-    total = usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens
-    if total is None or total < 0:
-        # Nothing was said: four bytes a token is the usual measure of English text.
-        return [max(1, size // 4) for size in sizes], True
-    if len(sizes) == 1:
-        return [total], False
-    return share(total, sizes), True
+    counts = answer.input_tokens
+    if _fits(counts, int, len(sizes)) and all(map(_is_count, counts)):
+        return counts, False
+    usage = answer.usage if isinstance(answer.usage, dict) else {}
+    for name in ("prompt_tokens", "total_tokens"):
+        total = usage.get(name)
+        if _is_count(total):
+            return ([total], False) if len(sizes) == 1 else (share(total, sizes), True)
+    # Nothing was said: four bytes a token is the usual measure of English text.
+    return [max(1, size // 4) for size in sizes], True
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= _MOST_TOKENS
+
+
+def _fits(values: Any, kind: type, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) is kind for value in values)
+    )
 
 
 def share(total: int, sizes: Sequence[int]) -> list[int]:

@@ -68,24 +68,32 @@ class Flights(Generic[T]):
         return len(self._by_key)
 
 
-async def land(flights: Collection[Flight[T]]) -> None:
-    """Wait until all are done or one has failed; raises the failure.
+async def land(
+    own: Collection[Flight[T]],
+    others: Collection[Flight[T]] = (),
+    forgiven: tuple[type[Exception], ...] = (),
+) -> None:
+    """Wait until all are done; raise the first failure, but not a `forgiven` one of `others`.
 
     There is no time limit here: a call ends by its own deadline. Flights are left in every case,
     also when the caller is cancelled; they go on for others who wait.
     """
+    flights = [*own, *others]
     for flight in flights:
         flight.join()
     try:
-        if len(flights) == 1:
+        if len(flights) == 1 and own:
             # The usual case, and a fifth of the cost of asyncio.wait.
-            for flight in flights:
-                await asyncio.shield(flight.task)
+            await asyncio.shield(flights[0].task)
             return
-        tasks = [flight.task for flight in flights]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
+        mine = {flight.task for flight in own}
+        pending = {flight.task for flight in flights}
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                error = task.exception()
+                if error is not None and (task in mine or not isinstance(error, forgiven)):
+                    raise error
     finally:
         for flight in flights:
             flight.leave()
