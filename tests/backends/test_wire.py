@@ -212,26 +212,35 @@ def test_a_sum_over_several_texts_is_split_and_marked_as_estimated():
     assert ([2, 8], True) == (list(raw.tokens), raw.estimated)
 
 
-@pytest.mark.parametrize("keys", [{"truncated": [True]}, {"input_tokens": [1]}])
-def test_lists_that_do_not_fit_the_texts_are_refused(keys):
-    """What is said for each text has to be said for every one."""
-    refused(answer([item(0), item(1)], **keys), 2)
-    refused(answer([item(0)], input_tokens=[-1]), 1)
-
-
 @pytest.mark.parametrize(
     "keys",
     [
         {"truncated": False},
+        {"truncated": "no"},
+        {"truncated": [True]},
+        {"truncated": [1, 0]},
         {"input_tokens": 12},
+        {"input_tokens": [1]},
+        {"input_tokens": [1, -1]},
+        {"input_tokens": [1, True]},
         {"usage": {"prompt_tokens": 10**400}},
+        {"usage": {"prompt_tokens": True}},
+        {"usage": {"prompt_tokens": 5.5}},
+        {"usage": "none"},
     ],
 )
 def test_odd_things_beside_good_vectors_do_no_harm(keys):
-    """Other servers have other keys: what is no count of ours counts as not said."""
-    raw = read(answer([item(0)], **keys), 1)
-    assert ([1], True) == (list(raw.tokens), raw.estimated)
+    """Other servers have other keys: what is no count for each text counts as not said."""
+    raw = read(answer([item(0), item(1)], **keys), 2)
+    assert ([1, 1], True) == (list(raw.tokens), raw.estimated)
     assert not raw.truncated
+
+
+def test_what_an_engine_says_of_each_text_is_taken():
+    """Its own count, and whether the text was cut."""
+    raw = read(answer([item(0), item(1)], input_tokens=[3, 4], truncated=[False, True]), 2)
+    assert (list(raw.tokens), raw.estimated) == ([3, 4], False)
+    assert raw.truncated == [False, True]
 
 
 @given(

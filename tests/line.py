@@ -1,0 +1,63 @@
+"""The straight line over a backend without a network, for tests of exact interleavings."""
+
+import asyncio
+from base64 import b64decode
+
+from gateway.cache.flight import Flights
+from gateway.cache.memory import MemoryStore
+from gateway.embeddings import Embeddings
+from gateway.errors import InvalidInputError
+from gateway.routing import EmbeddingModel, RoutingTable
+from gateway.tokens import Cl100k
+from gateway.types import Caller, EmbeddingRequest
+from gateway.vectors import unit
+from tests.backend import WIDTH, Backend, true
+from tests.upstream import truth
+
+CL100K = Cl100k()
+
+
+class Line:
+    """The straight line over one backend and one model, `m`."""
+
+    def __init__(self, backend=None, memory=2**20, **model):
+        self.backend = backend or Backend()
+        options = {"dimensions": "any", "identity": "i"} | model
+        models = [EmbeddingModel("m", self.backend, **options)]
+        self.memory = MemoryStore(memory)
+        self.flights = Flights()
+        routes = RoutingTable(models, CL100K, secret=b"s" * 32)
+        self.embeddings = Embeddings(routes, self.memory, self.flights)
+
+    async def ask(self, *texts, timeout=5.0, caller=None, **fields):
+        deadline = asyncio.get_running_loop().time() + timeout
+        request = EmbeddingRequest("m", texts, **({"base64": True} | fields))
+        return await self.embeddings.create(request, caller or Caller(), deadline=deadline)
+
+    def begin(self, *texts, **options):
+        return asyncio.ensure_future(self.ask(*texts, **options))
+
+
+async def settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def vectors(embedded):
+    return [b64decode(fragment[1:-1]) for fragment in embedded.fragments]
+
+
+def right(*texts):
+    return [unit(truth("m", text, WIDTH)).tobytes() for text in texts]
+
+
+def bad(*texts):
+    """Return an answer that refuses requests with one of these texts in them, and names it."""
+
+    def answer(asked):
+        for item, text in enumerate(asked):
+            if text in texts:
+                raise InvalidInputError("it is bad", item=item)
+        return true("m", asked)
+
+    return answer

@@ -1,0 +1,108 @@
+"""The handler of embeddings by itself: how a body is read, what the headers of an answer say."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
+
+from gateway.embeddings import Embedded
+from gateway.endpoints import EmbeddingsEndpoint, cache_status, read_json
+from gateway.errors import PayloadTooLargeError
+from gateway.keyring import Keyring
+
+
+def chunks(*parts, left=False):
+    """Return the receive of a client that sends these parts, and leaves after them or stays."""
+    messages = [
+        {"type": "http.request", "body": part, "more_body": left or number < len(parts) - 1}
+        for number, part in enumerate(parts)
+    ]
+    messages.append({"type": "http.disconnect"})
+    waiting = iter(messages)
+
+    async def receive():
+        return next(waiting)
+
+    return receive
+
+
+def read(receive, limit=100):
+    return asyncio.run(read_json({"headers": []}, receive, limit))
+
+
+@given(parts=st.lists(st.binary(max_size=9), min_size=1, max_size=6), limit=st.integers(0, 60))
+def test_a_body_is_read_whole_or_refused(parts, limit):
+    """However it is cut, by its bytes alone."""
+    whole = b"".join(parts)
+    if len(whole) <= limit:
+        assert read(chunks(*parts), limit) == whole
+        return
+    with pytest.raises(PayloadTooLargeError):
+        read(chunks(*parts), limit)
+
+
+@pytest.mark.parametrize("parts", [(), (b"{",), (b"{", b"}")])
+def test_a_client_that_leaves_in_the_middle_is_no_request(parts):
+    """What came of it is forgotten."""
+    with pytest.raises(ClientDisconnect):
+        read(chunks(*parts, left=True))
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ({"memory": 3, "duplicate": 1}, "gateway; hit"),
+        ({"memory": 0, "duplicate": 0, "upstream": 2, "flight": 0},
+         'gateway; fwd=miss; detail="upstream=2"'),
+        ({"memory": 0, "duplicate": 0, "upstream": 0, "flight": 1},
+         'gateway; fwd=miss; detail="flight=1"'),
+        ({"memory": 97, "duplicate": 0, "upstream": 1, "flight": 2},
+         'gateway; fwd=partial; detail="memory=97, upstream=1, flight=2"'),
+    ],
+)  # fmt: skip
+def test_cache_status_is_a_hit_only_if_nothing_went_out(sources, said):
+    """RFC 9211; counts are of texts."""
+    assert cache_status(sources).decode() == said
+
+
+def test_an_answer_says_what_was_cut_and_what_was_billed():
+    """By the positions of the inputs; and what the upstream said of its limits."""
+
+    class Line:
+        async def create(self, request, caller, *, deadline):
+            self.asked = request, caller, deadline
+            headers = {"x-ratelimit-limit-requests": "3"}
+            return Embedded(
+                "m", [b"[1.0]", b"[1.0]"], 9, [0, 1], 7, {"memory": 1, "upstream": 1}, headers
+            )
+
+    async def scene():
+        line, sent = Line(), []
+
+        async def send(message):
+            sent.append(message)
+
+        endpoint = EmbeddingsEndpoint(line, Keyring([]), max_body=100, request_timeout=60)
+        scope = {"headers": []}
+        body = b'{"model":"m","input":["a","b"],"seed":7}'
+        before = asyncio.get_running_loop().time()
+        await endpoint(scope, chunks(body), send)
+        request, caller, deadline = line.asked
+        assert (list(request.inputs), request.seed, caller.tenant) == (["a", "b"], 7, "default")
+        assert 60 <= deadline - before < 61
+        assert scope["gateway.model"] == "m"
+        return sent
+
+    start, body = asyncio.run(scene())
+    assert {name.decode(): value.decode() for name, value in start["headers"]} == {
+        "content-type": "application/json",
+        "content-length": str(len(body["body"])),
+        "cache-status": 'gateway; fwd=partial; detail="memory=1, upstream=1"',
+        "x-gateway-billed-tokens": "7",
+        "x-gateway-truncated": "0,1",
+        "x-ratelimit-limit-requests": "3",
+    }
+    assert json.loads(body["body"])["usage"]["total_tokens"] == 9

@@ -1,0 +1,211 @@
+"""`/metrics`: the names and labels that dashboards are built on, and a bound on both."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gateway.backends.transport import Reply
+from gateway.errors import (
+    RateLimitError,
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from gateway.metrics import Metrics, ObservedTransport
+from tests import upstream_behaviours as behave
+from tests.running import one_model
+
+FAMILIES = {
+    ("embgw_requests", "counter", ("code", "model", "operation")),
+    ("embgw_request_duration_seconds", "histogram", ("model", "operation")),
+    ("embgw_inputs", "counter", ("model", "result")),
+    ("embgw_input_tokens", "counter", ("model", "source")),
+    ("embgw_upstream_requests", "counter", ("outcome", "upstream")),
+    ("embgw_upstream_duration_seconds", "histogram", ("upstream",)),
+    ("embgw_cache_bytes", "gauge", ("tier",)),
+    ("embgw_cache_entries", "gauge", ("tier",)),
+    ("embgw_build_info", "gauge", ("version",)),
+}
+
+
+@pytest.fixture
+def running(gateway, fake_openai):
+    toml = one_model(fake_openai.base_url, model='aliases = ["alias"]')
+    return gateway(toml + '[models."text-*"]\nupstreams = ["fake"]')
+
+
+def test_names_types_and_labels_are_what_dashboards_know(running):
+    """Renaming one breaks somebody's alert."""
+    running.embed("x")
+    families = {family.name: family for family in running.registry.collect()}
+    running.http.get("/metrics")
+    seen = {
+        (f.name, f.type, tuple(sorted({n for s in f.samples for n in s.labels} - {"le"})))
+        for f in running.registry.collect()
+        if f.samples
+    }
+    assert FAMILIES <= seen
+    assert all(family.documentation for family in families.values())
+
+
+def test_requests_texts_and_tokens_are_counted(running, fake_openai):
+    """By operation, model and code; by where the vector came from."""
+    running.embed(["12345678", "b", "b"])
+    running.embed("12345678", "alias")
+    running.embed("x", "nope")
+    running.http.get("/v1/models")
+    assert (
+        running.metric("embgw_requests_total", operation="embeddings", model="m", code="200") == 2
+    )
+    assert running.metric("embgw_requests_total", model="other", code="404") == 1
+    assert running.metric("embgw_requests_total", operation="models", code="200") == 1
+    texts = {
+        result: running.metric("embgw_inputs_total", model="m", result=result)
+        for result in ("upstream", "duplicate", "memory", "flight")
+    }
+    assert texts == {"upstream": 2, "duplicate": 1, "memory": 1, "flight": 0}
+    assert running.metric("embgw_input_tokens_total", source="upstream") == 3
+    assert running.metric("embgw_input_tokens_total", source="cache") == 1 + 2
+    assert running.metric("embgw_request_duration_seconds_count", operation="embeddings") == 3
+    assert running.metric("embgw_cache_entries", tier="memory") == 2
+    assert running.metric("embgw_cache_bytes", tier="memory") > 2 * 32 * 4
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome", "calls"),
+    [
+        (behave.well, "ok", 1),
+        (behave.status(400), "4xx", 1),
+        (behave.status(500), "5xx", 3),
+        (behave.redirect, "3xx", 1),
+        (behave.rate_limit("0"), "429", 3),
+        (behave.close_before_answer, "connect", 3),
+        (behave.broken_json, "ok", 1),
+    ],
+)
+def test_every_call_to_an_upstream_has_an_outcome(running, fake_openai, behaviour, outcome, calls):
+    """Each retry is a call of its own, with a duration."""
+    fake_openai.always(behaviour)
+    running.embed("x")
+    assert running.metric("embgw_upstream_requests_total") == calls
+    assert (
+        running.metric("embgw_upstream_requests_total", upstream="fake", outcome=outcome) == calls
+    )
+    assert running.metric("embgw_upstream_duration_seconds_count", upstream="fake") == calls
+
+
+def test_names_of_clients_choosing_add_no_series(running):
+    """A thousand model names, paths, methods and ids: not one more line to scrape."""
+    running.embed("x", "text-1")
+    running.embed("x", "nope")
+    running.http.get("/nothing")
+    before = len(running.samples())
+    for number in range(1000):
+        running.embed("x", f"text-{number}" if number % 2 else f"nope-{number}")
+        if number % 10 == 0:
+            running.http.get(f"/nothing/{number}", headers={"x-request-id": str(number)})
+            running.http.get(f"/v1/models/text-{number}")
+    assert len(running.samples()) - before <= 2 + 2 * 19  # a result, a source or a model's codes
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (UpstreamConnectError("m"), "connect"),
+        (UpstreamTimeoutError("m"), "timeout"),
+        (UpstreamError("m"), "bad_answer"),
+        (RateLimitError("m"), "cancelled"),
+        (asyncio.CancelledError(), "cancelled"),
+    ],
+)
+def test_failures_of_a_transport_are_outcomes_and_go_on(error, outcome):
+    """The watcher sees them and changes nothing; it closes what it watches."""
+
+    class Failing:
+        closed = False
+
+        async def send(self, *_, **__):
+            raise error
+
+        async def aclose(self):
+            self.closed = True
+
+    async def scene():
+        metrics = Metrics(CollectorRegistry(), str)
+        inner = Failing()
+        watched = ObservedTransport(inner, metrics, "up", iter([1.0, 3.5]).__next__)
+        with pytest.raises(type(error)):
+            await watched.send("POST", "http://x", {}, None, timeout=1)
+        await watched.aclose()
+        assert inner.closed
+        return metrics.page(None).decode()
+
+    page = asyncio.run(scene())
+    assert f'embgw_upstream_requests_total{{outcome="{outcome}",upstream="up"}} 1.0' in page
+    assert 'embgw_upstream_duration_seconds_sum{upstream="up"} 2.5' in page
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, "ok"),
+        (204, "ok"),
+        (302, "3xx"),
+        (404, "4xx"),
+        (429, "429"),
+        (500, "5xx"),
+        (599, "5xx"),
+    ],
+)
+def test_statuses_are_grouped(status, outcome):
+    """Few outcomes, whatever an upstream makes up."""
+
+    class Answering:
+        async def send(self, *_, **__):
+            return Reply(status, {}, b"")
+
+    metrics = Metrics(CollectorRegistry(), str)
+    watched = ObservedTransport(Answering(), metrics, "up", lambda: 0.0)
+    asyncio.run(watched.send("GET", "http://x", {}, None, timeout=1))
+    assert f'outcome="{outcome}",upstream="up"}} 1.0' in metrics.page(None).decode()
+
+
+def test_engines_tell_their_figures_and_a_stopped_one_is_zero():
+    """What an engine says of itself; nothing of it stays when it does not answer."""
+    metrics = Metrics(CollectorRegistry(), str)
+    said = {"queue_depth": 3, "busy": 2, "rss_bytes": 4096, "restarts": 1, "decoded_texts": 9}
+    metrics.engines({"minilm": said})
+    page = metrics.page(None).decode()
+    for name, value in (
+        ("queue_depth", 3), ("contexts_busy", 2), ("resident_bytes", 4096),
+        ("restarts", 1), ("decoded_texts", 9),
+    ):  # fmt: skip
+        assert f'embgw_engine_{name}{{engine="minilm"}} {float(value)!r}' in page
+    metrics.engines({"minilm": None})
+    assert 'embgw_engine_queue_depth{engine="minilm"} 0.0' in metrics.page(None).decode()
+
+
+def test_workers_are_added_up(tmp_path):
+    """Two workers' counts are one figure on the page of whichever is asked."""
+    program = """
+import sys
+from prometheus_client import CollectorRegistry, values
+values.ValueClass = values.MultiProcessValue(lambda: sys.argv[1])
+from gateway.metrics import Metrics
+metrics = Metrics(CollectorRegistry(), str)
+metrics.request("embeddings", "m", 200, 0.01)
+metrics.cache_entries.labels("memory").set(5)
+sys.stdout.buffer.write(metrics.page(sys.argv[2]))
+"""
+    page = ""
+    for worker in ("worker0", "worker1"):
+        environ = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        page = subprocess.run(
+            [sys.executable, "-c", program, worker, str(tmp_path)],
+            env=environ, capture_output=True, check=True, text=True,
+        ).stdout  # fmt: skip
+    assert 'embgw_requests_total{code="200",model="m",operation="embeddings"} 2.0' in page
