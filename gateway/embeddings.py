@@ -33,7 +33,6 @@ TOKENS_PER_REQUEST = 300_000
 _COUNTED_AT_ONCE = 4096
 """Characters that a tokenizer counts in about a millisecond: more of them leave the event loop."""
 
-
 _THEIRS = (InvalidRequestError, UpstreamTimeoutError)
 """Failures of a call that are about the request that began it, not about who joined it."""
 _TURNS = 3
@@ -235,32 +234,28 @@ class Embeddings:
 
 def _culprit(error: InvalidInputError, own: Mapping[Flight[_Part], Mapping[Key, Text]]) -> Key:
     """Return the key of the text at fault, from its position in the part that it was sent in."""
-    failed = (part for flight, part in own.items() if _failure(flight) is error)
-    return list(next(failed))[error.item]
-
-
-def _failure(flight: Flight[_Part]) -> BaseException | None:
-    task = flight.task
-    return task.exception() if task.done() and not task.cancelled() else None
+    for flight, part in own.items():
+        if flight.task.done() and flight.task.exception() is error:
+            return list(part)[error.item]
+    raise LookupError("the error is not of these flights")
 
 
 async def _count(
     route: Route, keys: Sequence[Key], texts: Sequence[Text], deadline: float
 ) -> Mapping[Key, int] | None:
     """Return exact tokens where a tokenizer is declared; refuse what is known to be too much."""
-    characters = sum(map(len, texts))
+    characters, limit = sum(map(len, texts)), route.model.max_tokens
     counts: Sequence[int] | None = None
     if route.model.count:
         if characters <= _COUNTED_AT_ONCE:
             counts = route.counts(texts)
         else:
             counts = await asyncio.to_thread(route.counts, texts)
-    elif characters > TOKENS_PER_REQUEST - 2 * len(texts):
-        # Fewer characters than that cannot be too many tokens, special ones included.
+    elif limit is not None or 4 * characters > TOKENS_PER_REQUEST - 2 * len(texts):
+        # Fewer bytes than that cannot be too many tokens, special ones included.
         counts = await route.backend.count(texts, deadline=deadline)
     if counts is None:
         return None
-    limit = route.model.max_tokens
     for index, count in enumerate(counts):
         if limit is not None and count > limit:
             raise context_length_exceeded(count, limit, index).at(index)

@@ -298,6 +298,9 @@ truncate = true
 [models.native]
 upstreams = ["minilm"]
 token_ids = "native"
+[models.small]
+upstreams = ["minilm"]
+max_tokens = 8
 [models.whole]
 upstreams = ["minilm"]
 token_ids = "reject"
@@ -325,6 +328,16 @@ def test_a_cut_text_is_told_of_also_from_the_cache(variants: GatewayProcess):
     vectors = [item["embedding"] for item in answers[0].json()["data"]]
     assert vectors[1] == vectors[2]
     assert 3 + 512 + 512 == answers[0].json()["usage"]["prompt_tokens"]
+
+
+def test_a_smaller_limit_of_the_config_is_held(variants: GatewayProcess):
+    """`max_tokens` refuses what the model itself would still read, and names the item."""
+    assert embed_raw(variants, "small", ["six words are not too many"]).status_code == 200
+    refused = embed_raw(variants, "small", ["fine", "but these nine words are one too many here"])
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["message"].startswith("'input[1]'")
+    assert "11 tokens" in error["message"]
 
 
 def test_native_ids_are_the_models_own(variants: GatewayProcess):
