@@ -25,7 +25,10 @@ def family(root):
 SPECIAL = {InvalidInputError, TooManyTokensError, ConfigError}
 
 
-@pytest.mark.parametrize("kind", [k for k in family(GatewayError) if k not in SPECIAL])
+OURS = [kind for kind in family(GatewayError) if kind.__module__ == GatewayError.__module__]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OURS if kind not in SPECIAL])
 def test_every_body_has_openais_four_keys(kind):
     """message, type, param and code, null where there is nothing to say."""
     body = json.loads(kind("It broke.", param="input").body())

@@ -17,6 +17,7 @@ from gateway.backends.transport import Reply, Transport
 from gateway.backends.wire import read_embeddings
 from gateway.errors import (
     GatewayError,
+    InvalidInputError,
     UpstreamConnectError,
     UpstreamError,
     UpstreamTimeoutError,
@@ -101,6 +102,8 @@ class OpenAIBackend:
             body["truncate"] = True
         try:
             reply = await self.call("POST", "/embeddings", _encode(body), deadline)
+        except InvalidInputError:
+            raise  # our own engine's, which quotes nothing
         except GatewayError as error:
             raise self._unquoted(error, texts) from None
         raw = read_embeddings(

@@ -186,6 +186,32 @@ def test_one_of_several_flights_that_fails_ends_the_waiting():
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("begun_by", ["us", "others"])
+def test_a_forgiven_failure_is_forgiven_to_others_alone(begun_by):
+    """What is about the request that began a call is no failure of those who joined it."""
+
+    async def scene():
+        flights, bad, good = Flights(), Call(), Call()
+        failing, fine = flights.begin([b"a"], bad()), flights.begin([b"b"], good())
+        own, others = ([failing], [fine]) if begun_by == "us" else ([fine], [failing])
+        waiting = asyncio.create_task(land(own, others, (FaultError,)))
+        await settle()
+        bad.answer.set_exception(FaultError())
+        await settle()
+        assert waiting.done() == (begun_by == "us")
+        if begun_by == "us":
+            with pytest.raises(FaultError):
+                await waiting
+            await settle()
+            assert good.cancelled
+            return
+        good.answer.set_result("vector")
+        await waiting
+        assert fine.task.result() == "vector"
+
+    asyncio.run(scene())
+
+
 def test_one_call_brings_many_keys():
     """A key in a batch is joined in that batch."""
 

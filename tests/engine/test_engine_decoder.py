@@ -35,6 +35,8 @@ class Context:
 class Letters:
     """A tokenizer whose tokens are letters; it never has more than one special token."""
 
+    decomposes = False
+
     def tokenize(self, text):
         return b"".join(letter.to_bytes(4, "little") for letter in text)
 
