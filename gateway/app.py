@@ -38,7 +38,8 @@ from gateway.keyring import Keyring
 from gateway.metrics import CONTENT_TYPE, Metrics, ObservedEmbeddings, ObservedTransport
 from gateway.middleware import RequestEdge
 from gateway.resilience.retry import RetryPolicy
-from gateway.routing import ChatModel, EmbeddingModel, RoutingTable
+from gateway.route import ChatModel, EmbeddingModel
+from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, ModelInfo
 

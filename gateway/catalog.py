@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from gateway.backends.base import EmbeddingBackend
 from gateway.errors import GatewayError
-from gateway.routing import ChatModel, EmbeddingModel, RoutingTable, unknown_model
+from gateway.route import ChatModel, EmbeddingModel
+from gateway.routing import RoutingTable, unknown_model
 from gateway.schemas import Model
 from gateway.types import Caller, matches
 

@@ -23,7 +23,8 @@ from gateway.errors import (
     UpstreamTimeoutError,
     context_length_exceeded,
 )
-from gateway.routing import Route, RoutingTable
+from gateway.route import Route
+from gateway.routing import RoutingTable
 from gateway.types import Caller, EmbeddingRequest, RawEmbeddings, Text
 from gateway.vectors import InvalidVectorError, unit
 

@@ -7,7 +7,8 @@ from gateway.cache.flight import Flights
 from gateway.cache.memory import MemoryStore
 from gateway.embeddings import Embeddings
 from gateway.errors import InvalidInputError
-from gateway.routing import EmbeddingModel, RoutingTable
+from gateway.route import EmbeddingModel
+from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest
 from gateway.vectors import unit

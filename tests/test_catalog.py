@@ -6,7 +6,8 @@ import pytest
 
 from gateway.catalog import LISTED_FOR, Catalog
 from gateway.errors import NotFoundError, UpstreamError
-from gateway.routing import ChatModel, EmbeddingModel, RoutingTable
+from gateway.route import ChatModel, EmbeddingModel
+from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller
 from tests.backend import Backend

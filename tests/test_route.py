@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
-from gateway.routing import VECTOR_FIELDS, EmbeddingModel, RoutingTable, Space
+from gateway.route import VECTOR_FIELDS, EmbeddingModel, Space
+from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest
 from tests.backend import Backend

@@ -11,7 +11,8 @@ from gateway.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from gateway.routing import ChatModel, EmbeddingModel, RoutingTable
+from gateway.route import ChatModel, EmbeddingModel
+from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest, matches
 from tests.backend import Backend
