@@ -104,7 +104,8 @@ def create_app(
         if config.server.admin is None:
             keyring.admin(request.scope["headers"])
         figures = await asyncio.gather(*(e.health(SCRAPE_PATIENCE) for e in engines.values()))
-        metrics.engines(dict(zip(engines, figures, strict=True)))
+        restarts = {name: status.restarts for name, status in states().items()}
+        metrics.engines(dict(zip(engines, figures, strict=True)), restarts)
         metrics.memory(memory)
         return Response(metrics.page(metrics_directory), media_type=CONTENT_TYPE)
 
@@ -182,6 +183,7 @@ def _open_backend(
         status,
         contexts=upstream.contexts or cores(),
         concurrency=upstream.concurrency,
+        max_queue=upstream.max_queue,
     )
 
 

@@ -53,14 +53,16 @@ def main() -> None:
 @click.option("--workers", type=int, help="Worker processes (default: the config's, 1).")
 def serve(file: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Start the gateway."""
-    from gateway.process import StartError
     from gateway.process import serve as run
+    from gateway.server import StartError
 
     config = _load(file, host=host, port=port, workers=workers)
     for warning in config.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
     try:
         run(config, partial(_announce, config))
+    except ConfigError as error:
+        _fail(error.problems)
     except StartError as error:
         _fail([str(error)])
 

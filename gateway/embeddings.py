@@ -7,7 +7,7 @@ behind a backend, or of metrics, which look at the result from outside.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,21 +18,14 @@ from gateway.cache.memory import MemoryStore
 from gateway.errors import (
     InvalidInputError,
     InvalidRequestError,
-    TooManyTokensError,
     UpstreamError,
     UpstreamTimeoutError,
-    context_length_exceeded,
 )
+from gateway.limits import count_tokens, split
 from gateway.route import Route
 from gateway.routing import RoutingTable
 from gateway.types import Caller, EmbeddingRequest, RawEmbeddings, Text
 from gateway.vectors import InvalidVectorError, unit
-
-TOKENS_PER_REQUEST = 300_000
-"""OpenAI's limit for one embeddings request; held where tokens are known."""
-
-_COUNTED_AT_ONCE = 4096
-"""Characters that a tokenizer counts in about a millisecond: more of them leave the event loop."""
 
 _THEIRS = (InvalidRequestError, UpstreamTimeoutError)
 """Failures of a call that are about the request that began it, not about who joined it."""
@@ -117,7 +110,10 @@ class Embeddings:
         sources = {"memory": len(entries), "duplicate": len(keys) - len(entries) - len(missing)}
         parts: Sequence[_Part] = ()
         if missing:
-            counts = await _count(route, keys, texts, deadline)
+            try:
+                counts = await count_tokens(route, keys, texts, deadline)
+            except InvalidInputError as error:
+                raise error.at(error.item) from None
             # Who asks does not change a vector: it goes upstream, and not into the key.
             sent = fields if request.user is None else {**fields, "user": request.user}
             call = _Call(route, sent, request.base64, deadline, counts)
@@ -187,7 +183,7 @@ class Embeddings:
     ) -> Mapping[Flight[_Part], Mapping[Key, Text]]:
         """Start the upstream calls for texts that nobody asks for, as many as the limits want."""
         backend = call.route.backend
-        parts = list(_parts(texts, backend.max_batch, backend.max_batch_bytes))
+        parts = list(split(texts, backend.max_batch, backend.max_batch_bytes))
         if len(parts) == 1:
             return {self._flights.begin(texts, self._ask(call, texts)): texts}
         places = asyncio.Semaphore(backend.parallel)
@@ -239,48 +235,6 @@ def _culprit(error: InvalidInputError, own: Mapping[Flight[_Part], Mapping[Key, 
         if flight.task.done() and flight.task.exception() is error:
             return list(part)[error.item]
     raise LookupError("the error is not of these flights")
-
-
-async def _count(
-    route: Route, keys: Sequence[Key], texts: Sequence[Text], deadline: float
-) -> Mapping[Key, int] | None:
-    """Return exact tokens where a tokenizer is declared; refuse what is known to be too much."""
-    characters, limit = sum(map(len, texts)), route.model.max_tokens
-    counts: Sequence[int] | None = None
-    if route.model.count:
-        if characters <= _COUNTED_AT_ONCE:
-            counts = route.counts(texts)
-        else:
-            counts = await asyncio.to_thread(route.counts, texts)
-    elif limit is not None or 4 * characters > TOKENS_PER_REQUEST - 2 * len(texts):
-        # Fewer bytes than that cannot be too many tokens, special ones included.
-        counts = await route.backend.count(texts, deadline=deadline)
-    if counts is None:
-        return None
-    for index, count in enumerate(counts):
-        if limit is not None and count > limit:
-            raise context_length_exceeded(count, limit, index).at(index)
-    if sum(counts) > TOKENS_PER_REQUEST:
-        raise TooManyTokensError(sum(counts), TOKENS_PER_REQUEST)
-    return dict(zip(keys, counts, strict=True))
-
-
-def _parts(
-    texts: Mapping[Key, Text], max_batch: int, max_bytes: int
-) -> Iterator[Mapping[Key, Text]]:
-    """Split the texts in order, each part within both limits or of one text."""
-    part: dict[Key, Text] = {}
-    size = 0
-    for key, text in texts.items():
-        # A character is at most four bytes, an id at most seven digits and a comma.
-        length = len(text) * (8 if isinstance(text, tuple) else 1 if text.isascii() else 4)
-        if part and (len(part) >= max_batch or size + length > max_bytes):
-            yield part
-            part, size = {}, 0
-        part[key] = text
-        size += length
-    if part:
-        yield part
 
 
 def _entries(raw: RawEmbeddings, route: Route) -> list[Entry]:

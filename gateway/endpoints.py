@@ -1,7 +1,7 @@
 """The HTTP handlers: read, one call, answer. Errors are raised and rendered in `app`."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -54,8 +54,7 @@ class EmbeddingsEndpoint:
         if embedded.billed:
             headers.append((b"x-gateway-billed-tokens", b"%d" % embedded.billed))
         if embedded.truncated:
-            cut = ",".join(map(str, embedded.truncated))
-            headers.append((b"x-gateway-truncated", cut.encode()))
+            headers.append((b"x-gateway-truncated", ranges(embedded.truncated)))
         for name, value in embedded.headers.items():
             headers.append((name.encode("latin-1"), value.encode("latin-1")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -109,6 +108,17 @@ def _too_large(limit: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(f"The body is larger than {limit} bytes; split the request.")
 
 
+def ranges(positions: Sequence[int]) -> bytes:
+    """Return ascending positions as `0-2,7`, so that 2,048 of them fit into a header of 8 KiB."""
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1][1:] = [position]
+        else:
+            runs.append([position])
+    return ",".join("-".join(map(str, run)) for run in runs).encode()
+
+
 def cache_status(sources: Mapping[str, int]) -> bytes:
     """Return the `Cache-Status` of RFC 9211: a hit only if nothing went out for this request."""
     sent, waited = sources.get("upstream", 0), sources.get("flight", 0)
@@ -133,8 +143,12 @@ class ModelEndpoints:
 
     async def one(self, request: Request) -> Response:
         """Tell of one model, by its name, an alias, or a name that fits a pattern."""
+        request.scope["gateway.operation"] = "models"
         caller = self._keyring.caller(request.scope["headers"])
-        return _json(model_response(self._catalog.model(request.path_params["id"], caller)))
+        name = request.path_params["id"]
+        if not name:
+            raise unknown_path(request.method, request.scope["path"])
+        return _json(model_response(self._catalog.model(name, caller)))
 
 
 class HealthEndpoints:

@@ -7,6 +7,8 @@ other end of a pipe and ends when the keeper does.
 """
 
 import asyncio
+import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +24,10 @@ from gateway.backends.local import EngineFacts, EngineStatus
 
 _GIVES_UP = frozenset({3, 4})
 """Exit codes of an engine that would fail the same way again: 3 the model, 4 the memory."""
+_INHERITED = re.compile(
+    r"PATH|HOME|TMPDIR|LANG|TZ|(LC|LD|DYLD|PYTHON|VIRTUAL|GGML|CUDA|NVIDIA|HIP|VK|COVERAGE)_?\w*"
+).fullmatch
+"""What an engine gets of the environment: nothing that could be an upstream's key."""
 _BACKLOG = 2048
 _MAX_PAUSE = 5.0
 _STOP_GRACE = 5.0
@@ -47,6 +53,8 @@ class EngineKeeper:
         self.name = name
         self.socket_path, self.status_path = engine_paths(directory, name)
         self._settings = settings
+        self._model = Path(settings["model"])
+        self._stamp = _stamp(self._model)
         self.waits_for_use = waits_for_use
         self._log = log.bind(engine=name)
         self._clock = clock
@@ -92,6 +100,11 @@ class EngineKeeper:
         while True:
             if self.waits_for_use:
                 await self._used(listener)
+            if self._stamp != _stamp(self._model):
+                # Its vectors would be kept under the name of the file that was there before.
+                self._reason = f"{self._model} was changed: start the gateway again to use it"
+                self._fail(listener)
+                return
             began = self._clock()
             code = await self._run(listener)
             was_ready = self.status.state == "ready"
@@ -127,6 +140,7 @@ class EngineKeeper:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=[listener.fileno()],
+            env={name: value for name, value in os.environ.items() if _INHERITED(name)},
         )  # fmt: skip
         settings = {**self._settings, "fd": listener.fileno(), "restarts": self.status.restarts}
         if process.stdin is None or process.stderr is None:
@@ -166,6 +180,15 @@ class EngineKeeper:
         new = self.status_path.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(status))
         new.rename(self.status_path)
+
+
+def _stamp(model: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced or written to; None where there is none."""
+    try:
+        found = model.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def engine_paths(directory: Path, name: str) -> tuple[Path, Path]:

@@ -117,13 +117,19 @@ class Metrics:
         self.cache_bytes.labels("memory").set(memory.bytes)
         self.cache_entries.labels("memory").set(len(memory))
 
-    def engines(self, figures: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Take over what the engines said of themselves; None of one that does not run."""
+    def engines(
+        self, figures: Mapping[str, Mapping[str, Any] | None], restarts: Mapping[str, int]
+    ) -> None:
+        """Take over what the engines said of themselves; None of one that does not run now.
+
+        How often each was started again is known of all of them, from their keepers.
+        """
+        for engine, count in restarts.items():
+            self.engine_restarts.labels(engine).set(count)
         gauges = {
             "queue_depth": self.engine_queue,
             "busy": self.engine_busy,
             "rss_bytes": self.engine_memory,
-            "restarts": self.engine_restarts,
             "decoded_texts": self.engine_texts,
         }
         for engine, said in figures.items():

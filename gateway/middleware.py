@@ -82,7 +82,9 @@ class RequestEdge:
             seconds = self._clock() - began
             status = status or _CLIENT_LEFT
             # Not the path: what a client writes there may be a text or a key.
-            operation = self._operations.get(scope["path"], "other")
+            operation = scope.get("gateway.operation") or self._operations.get(
+                scope["path"], "other"
+            )
             self._observe(operation, scope.get("gateway.model"), status, seconds)
             if self._verbose:
                 ms, name = round(seconds * 1000, 2), request_id.decode()

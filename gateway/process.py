@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,7 @@ from gateway.config import Config, LlamaUpstream
 from gateway.engines import EngineKeeper, EngineLoadError, engine_paths
 from gateway.gguf import describe, sha256_file
 from gateway.logs import open_log
-from gateway.server import GRACE, bind, make_server
+from gateway.server import GRACE, Listeners, StartError, listen, make_server
 
 Announce = Callable[[str, Mapping[str, EngineStatus]], None]
 """Told once, when everything listens: the base_url, and the state of each engine by upstream."""
@@ -41,19 +40,9 @@ PATIENCE = 3.0
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _KILL_AFTER = GRACE + 5.0
 _RESPAWN_PAUSE = 0.5
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """The bound sockets, and the address to tell people."""
-
-    public: socket.socket
-    admin: socket.socket | None
-    base_url: str
+_SAME_SIGNAL = 0.3
+"""Seconds within which a second signal is the first one again: a terminal and `timeout` send theirs
+to every process of a group, and whoever passes signals on adds another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ def serve(config: Config, announce: Announce) -> None:
     """
     directory = Path(tempfile.mkdtemp(prefix="embedding-gateway-"))
     try:
-        running = Running(config, _listen(config), directory)
+        running = Running(config, listen(config.server), directory)
         uvloop.run(_serve(running, announce))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -82,7 +71,7 @@ def serve(config: Config, announce: Announce) -> None:
 async def _serve(running: Running, announce: Announce) -> None:
     config = running.config
     log = open_log(config.server.log_level, config.server.log_format)
-    stopping = _stop_on_signals()
+    stopping = _stop_on_signals(running.directory)
     keepers = _keepers(running, log)
     for keeper in keepers:
         keeper.start()
@@ -96,6 +85,7 @@ async def _serve(running: Running, announce: Announce) -> None:
             load.result()
     finally:
         load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
 
 
@@ -106,15 +96,22 @@ async def _load(
     stopping: asyncio.Event,
 ) -> None:
     """Announce once the engines have loaded or take long; stop everything where one cannot."""
-    loading = asyncio.gather(*(k.loaded() for k in keepers if not k.waits_for_use))
+    loads = [asyncio.create_task(k.loaded()) for k in keepers if not k.waits_for_use]
     try:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(loading), PATIENCE)
+        if loads:
+            await asyncio.wait(loads, timeout=PATIENCE, return_when=asyncio.FIRST_EXCEPTION)
+        for load in loads:
+            if load.done():
+                load.result()
         announce(running.listeners.base_url, {k.name: k.status for k in keepers})
-        await loading
+        await asyncio.gather(*loads)
     except EngineLoadError as error:
         stopping.set()
         raise StartError(str(error)) from error
+    finally:
+        for load in loads:
+            load.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
 
 
 async def _work(
@@ -141,7 +138,9 @@ async def _work(
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     tasks = [asyncio.create_task(server.serve([bound])) for server, bound in servers]
-    await stopping.wait()
+    ended = asyncio.create_task(stopping.wait())
+    await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
     for server, _ in servers:
         server.should_exit = True
     await asyncio.gather(*tasks)
@@ -193,49 +192,33 @@ def _worker(running: Running, slot: int) -> None:
 
 
 async def _serve_worker(running: Running, log: structlog.stdlib.BoundLogger) -> None:
-    stopping = _stop_on_signals()
+    stopping = _stop_on_signals(None)
     parent = multiprocessing.parent_process()
     if parent is not None:
         asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)
     await _work(running, log, stopping, os.environ[_METRICS_VARIABLE])
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(directory: Path | None) -> asyncio.Event:
+    """Return what SIGTERM, SIGINT and SIGHUP set; a second signal ends the process at once."""
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    first = 0.0
 
     def stop() -> None:
-        if stopping.is_set():
+        nonlocal first
+        if not stopping.is_set():
+            first = loop.time()
+            stopping.set()
+        elif loop.time() - first > _SAME_SIGNAL:
             # Asked twice: whatever still runs is not waited for. Engines end with us.
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
             os._exit(1)
-        stopping.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-def _listen(config: Config) -> Listeners:
-    server = config.server
-    scheme = "https" if server.tls_cert else "http"
-    public = _bind(server.host, server.port, "port")
-    host, port = public.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    admin = None
-    if server.admin is not None:
-        admin_host, _, admin_port = server.admin.rpartition(":")
-        admin = _bind(admin_host.strip("[]"), int(admin_port), "admin")
-    return Listeners(public, admin, f"{scheme}://{shown}:{port}/v1")
-
-
-def _bind(host: str, port: int, option: str) -> socket.socket:
-    try:
-        return bind(host, port)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); "
-            f"is something else there? Choose another with server.{option}."
-        ) from error
 
 
 def _keepers(running: Running, log: structlog.stdlib.BoundLogger) -> list[EngineKeeper]:

@@ -115,6 +115,12 @@ def unknown_model(name: str, served: Sequence[str]) -> NotFoundError:
     """Return the 404 that lists what there is, and the line to add."""
     shown = name if len(name) <= 100 else name[:100] + "…"
     listed = ", ".join(served)
+    if not served:
+        return NotFoundError(
+            f"The model '{shown}' is not served here, and this key covers no other.",
+            param="model",
+            code="model_not_found",
+        )
     return NotFoundError(
         f"The model '{shown}' is not served here. Served: {listed}. To call one of them by this "
         f'name, add  aliases = ["{shown}"]  to its [models."…"] table in the gateway\'s config.',

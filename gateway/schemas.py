@@ -11,8 +11,9 @@ from typing import Annotated, Any, NoReturn, cast
 import msgspec
 from msgspec import Meta
 
-from gateway.embeddings import TOKENS_PER_REQUEST, Embedded
+from gateway.embeddings import Embedded
 from gateway.errors import InvalidRequestError, TooManyTokensError
+from gateway.limits import TOKENS_PER_REQUEST
 from gateway.types import EmbeddingRequest, Text
 
 MAX_NAME = 256

@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import re
 import socket
+import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -21,6 +23,19 @@ _OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 GRACE = 30.0
 """Seconds that running requests have to end after SIGTERM."""
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The bound sockets, and the address to tell people."""
+
+    public: socket.socket
+    admin: socket.socket | None
+    base_url: str
 
 
 class Protocol(HttpToolsProtocol):
@@ -130,3 +145,39 @@ def bind(host: str, port: int) -> socket.socket:
         raise
     bound.set_inheritable(True)
     return bound
+
+
+def listen(server: Settings) -> Listeners:
+    """Bind what the config asks for; raises StartError for an address or certificate that fails."""
+    scheme = "https" if server.tls_cert else "http"
+    _check_certificate(server)
+    public = _bind(server.host, server.port, "port")
+    host, port = public.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    admin = None
+    if server.admin is not None:
+        admin_host, _, admin_port = server.admin.rpartition(":")
+        admin = _bind(admin_host.strip("[]"), int(admin_port), "admin")
+    return Listeners(public, admin, f"{scheme}://{shown}:{port}/v1")
+
+
+def _check_certificate(server: Settings) -> None:
+    if server.tls_cert is None or server.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.tls_cert, server.tls_key)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartError(
+            f"server.tls_cert and server.tls_key cannot be used together: {reason}"
+        ) from error
+
+
+def _bind(host: str, port: int, option: str) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); "
+            f"is something else there? Choose another with server.{option}."
+        ) from error

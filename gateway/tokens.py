@@ -20,6 +20,9 @@ TABLE = Path(__file__).parent / "assets" / "cl100k" / "cl100k_base.xz"
 RANKS = 100_256
 """Tokens of the table; their ids are 0 … 100,255. Id 100,256 was never given out."""
 
+LONGEST_TOKEN = 128
+"""Characters of the longest token, which is of spaces."""
+
 SPECIAL_TOKENS = {
     "<|endoftext|>": 100_257,
     "<|fim_prefix|>": 100_258,

@@ -53,11 +53,15 @@ def served_openai() -> Iterator[FakeOpenAI]:
 @pytest.fixture
 def fake_openai(served_openai: FakeOpenAI) -> FakeOpenAI:
     """A fake OpenAI that has forgotten everything and behaves; its vectors are 32 wide."""
-    served_openai.forget()
-    served_openai.width, served_openai.noise = 32, 0.0
-    served_openai.key, served_openai.models, served_openai.allow = None, (), ()
-    served_openai.flavour, served_openai.max_batch = "openai", None
-    return served_openai
+    return _behaving(served_openai)
+
+
+def _behaving(fake: FakeOpenAI) -> FakeOpenAI:
+    fake.forget()
+    fake.width, fake.noise = 32, 0.0
+    fake.key, fake.models, fake.allow = None, (), ()
+    fake.flavour, fake.max_batch = "openai", None
+    return fake
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +106,7 @@ def module_gateway(
 @pytest.fixture(scope="module")
 def edge(served_openai: FakeOpenAI, module_gateway: OpenGateway) -> Running:
     """A gateway for all tests of a module, none of which changes what it knows."""
-    served_openai.forget()
-    toml = one_model(served_openai.base_url, rest='[server]\nmax_body = "64KiB"')
+    toml = one_model(_behaving(served_openai).base_url, rest='[server]\nmax_body = "64KiB"')
     return module_gateway(toml + 'aliases = ["alias"]\n[models."text-*"]\nupstreams = ["fake"]')
 
 

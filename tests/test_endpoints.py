@@ -4,12 +4,12 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
 from gateway.embeddings import Embedded
-from gateway.endpoints import EmbeddingsEndpoint, cache_status, read_json
+from gateway.endpoints import EmbeddingsEndpoint, cache_status, ranges, read_json
 from gateway.errors import PayloadTooLargeError
 from gateway.keyring import Keyring
 
@@ -44,6 +44,32 @@ def test_a_body_is_read_whole_or_refused(parts, limit):
         read(chunks(*parts), limit)
 
 
+def test_an_announced_length_over_the_limit_is_refused_unread():
+    """Nobody waits for sixteen megabytes to refuse them."""
+
+    async def receive():
+        raise AssertionError("it was read")
+
+    scope = {"headers": [(b"content-length", b"101")]}
+    with pytest.raises(PayloadTooLargeError):
+        asyncio.run(read_json(scope, receive, 100))
+
+
+def test_a_body_without_end_is_refused_at_the_limit():
+    """Chunks tell no length beforehand; not one more is taken than is needed to know."""
+    taken = 0
+
+    async def receive():
+        nonlocal taken
+        taken += 1
+        assert taken <= 11, "it was read beyond the limit"
+        return {"type": "http.request", "body": b"x" * 10, "more_body": True}
+
+    with pytest.raises(PayloadTooLargeError):
+        read(receive)
+    assert taken == 11
+
+
 @pytest.mark.parametrize("parts", [(), (b"{",), (b"{", b"}")])
 def test_a_client_that_leaves_in_the_middle_is_no_request(parts):
     """What came of it is forgotten."""
@@ -66,6 +92,18 @@ def test_a_client_that_leaves_in_the_middle_is_no_request(parts):
 def test_cache_status_is_a_hit_only_if_nothing_went_out(sources, said):
     """RFC 9211; counts are of texts."""
     assert cache_status(sources).decode() == said
+
+
+@given(st.sets(st.integers(0, 2047)))
+@example(set(range(0, 2048, 2)))
+@example({7})
+def test_positions_are_told_as_ranges_that_fit_into_a_header(positions):
+    """Read back they are the same, and 8 KiB hold any of them."""
+    said = ranges(sorted(positions)).decode()
+    parts = [part.split("-") for part in said.split(",") if part]
+    told = [n for first, *last in parts for n in range(int(first), int((last or [first])[0]) + 1)]
+    assert told == sorted(positions)
+    assert len(said) < 8192
 
 
 def test_an_answer_says_what_was_cut_and_what_was_billed():
@@ -102,7 +140,7 @@ def test_an_answer_says_what_was_cut_and_what_was_billed():
         "content-length": str(len(body["body"])),
         "cache-status": 'gateway; fwd=partial; detail="memory=1, upstream=1"',
         "x-gateway-billed-tokens": "7",
-        "x-gateway-truncated": "0,1",
+        "x-gateway-truncated": "0-1",
         "x-ratelimit-limit-requests": "3",
     }
     assert json.loads(body["body"])["usage"]["total_tokens"] == 9

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequestError, TooManyTokensError
+from gateway.errors import InvalidRequestError, TooManyTokensError, UpstreamTimeoutError
 from tests.backend import Backend, true
 from tests.line import Line, bad, right, settle, vectors
 
@@ -160,14 +160,15 @@ def test_large_requests_are_split_by_count_and_put_together_in_order():
 @settings(max_examples=60, deadline=None)
 def test_parts_are_within_the_bytes_an_upstream_takes(texts, max_bytes):
     """Or hold a single text that is longer than all of them."""
-    texts = [text for text in texts if isinstance(text, type(texts[0]))]
     backend = Backend(max_batch_bytes=max_bytes, max_batch=5)
     asyncio.run(Line(backend, token_ids="native").ask(*texts))
-    assert [text for call in backend.calls for text in call] == texts
+    asked = [text for call in backend.calls for text in call]
+    assert asked == sorted(texts, key=lambda text: isinstance(text, tuple))
     for call in backend.calls:
         size = sum(len(text.encode()) for text in call if isinstance(text, str))
         assert size <= max_bytes or len(call) == 1
         assert len(call) <= 5
+        assert len(set(map(type, call))) == 1
 
 
 # tokens
@@ -191,14 +192,29 @@ def test_texts_too_long_for_the_model_are_refused_before_anybody_is_asked():
     asyncio.run(scene())
 
 
+def test_a_text_that_cannot_but_be_too_long_is_not_counted():
+    """Megabytes are refused by their length: no token is longer than 128 characters."""
+    line = Line(count=True, max_tokens=3)
+    with pytest.raises(InvalidRequestError, match=r"'input\[1\]'.*requested 7813 tokens"):
+        asyncio.run(line.ask("a", "x" * 1_000_000))
+
+
+def test_counting_has_the_time_of_its_request():
+    """It is done in a thread, and nobody waits for that longer than for anything else."""
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        asyncio.run(Line(count=True).ask("many words " * 2000, timeout=-1.0))
+    assert caught.value.code == "counting_timeout"
+
+
 def test_declared_tokens_are_exact_and_kept():
     """The tokenizer's count replaces the upstream's share of a sum, on hits as well."""
 
     async def scene():
         line = Line(count=True)
-        first = await line.ask("hello world", "hi")
-        again = await line.ask("hello world", "hi")
-        assert (first.tokens, again.tokens, again.billed) == (3, 3, 0)
+        word = "antidisestablishmentarianism"  # 28 bytes: the fake backend says 7, cl100k 6
+        first, again = await line.ask(word, "hi"), await line.ask(word, "hi")
+        assert (first.tokens, first.billed) == (7, 8)
+        assert (again.tokens, again.billed) == (7, 0)
 
     asyncio.run(scene())
 

@@ -137,6 +137,41 @@ def test_a_request_that_leaves_ends_its_call_and_frees_the_text():
     asyncio.run(scene())
 
 
+def test_a_call_that_came_back_though_it_was_called_off_is_the_one_that_counts():
+    """P2: it was first. Whoever asked anew meanwhile answers with what it left, not its own."""
+
+    class Stubborn(Backend):
+        async def embed(self, *args, **options):
+            try:
+                return await super().embed(*args, **options)
+            except asyncio.CancelledError:
+                return await super().embed(*args, **options)
+
+    async def scene():
+        number = 0
+
+        def noisy(texts):
+            nonlocal number
+            number += 1
+            raw = true("m", texts)
+            raw.rows[0][0] += number
+            return raw
+
+        line = Line(Stubborn(gate=asyncio.Event(), answer=noisy))
+        first = line.begin("x")
+        await settle()
+        first.cancel()
+        await settle()
+        second = line.begin("x")
+        await settle()
+        line.backend.gate.set()
+        answer = vectors(await second)
+        assert number == 2
+        assert vectors(await line.ask("x")) == answer
+
+    asyncio.run(scene())
+
+
 def test_a_call_survives_the_one_who_began_it():
     """Somebody else still waits for it."""
 

@@ -75,6 +75,16 @@ def test_requests_texts_and_tokens_are_counted(running, fake_openai):
     assert running.metric("embgw_cache_bytes", tier="memory") > 2 * 32 * 4
 
 
+def test_a_form_made_later_is_counted(running):
+    """The memory that an entry takes grows with the forms it is asked for in."""
+    running.embed("x", encoding_format="base64")
+    first = running.metric("embgw_cache_bytes")
+    running.embed("x", encoding_format="float")
+    grown = running.metric("embgw_cache_bytes")
+    running.embed("x", encoding_format="float")
+    assert first + 32 * 5 < grown == running.metric("embgw_cache_bytes")
+
+
 @pytest.mark.parametrize(
     ("behaviour", "outcome", "calls"),
     [
@@ -100,16 +110,23 @@ def test_every_call_to_an_upstream_has_an_outcome(running, fake_openai, behaviou
 
 def test_names_of_clients_choosing_add_no_series(running):
     """A thousand model names, paths, methods and ids: not one more line to scrape."""
-    running.embed("x", "text-1")
-    running.embed("x", "nope")
-    running.http.get("/nothing")
-    before = len(running.samples())
-    for number in range(1000):
-        running.embed("x", f"text-{number}" if number % 2 else f"nope-{number}")
+
+    def everything(number):
+        running.embed("x", f"text-{number}")
+        running.embed("x", f"nope-{number}")
         if number % 10 == 0:
             running.http.get(f"/nothing/{number}", headers={"x-request-id": str(number)})
+            running.http.request(f"METHOD{number}", f"/v1/models/text-{number}")
             running.http.get(f"/v1/models/text-{number}")
-    assert len(running.samples()) - before <= 2 + 2 * 19  # a result, a source or a model's codes
+
+    everything(0)
+    running.samples()  # the first scrape is counted, too
+    everything(0)
+    before = {(sample.name, *sample.labels.items()) for sample in running.samples()}
+    for number in range(1, 501):
+        everything(number)
+    after = {(sample.name, *sample.labels.items()) for sample in running.samples()}
+    assert after == before
 
 
 @pytest.mark.parametrize(
@@ -175,18 +192,20 @@ def test_statuses_are_grouped(status, outcome):
 
 
 def test_engines_tell_their_figures_and_a_stopped_one_is_zero():
-    """What an engine says of itself; nothing of it stays when it does not answer."""
+    """What an engine says of itself is gone when it does not answer; restarts are its keeper's."""
     metrics = Metrics(CollectorRegistry(), str)
-    said = {"queue_depth": 3, "busy": 2, "rss_bytes": 4096, "restarts": 1, "decoded_texts": 9}
-    metrics.engines({"minilm": said})
+    said = {"queue_depth": 3, "busy": 2, "rss_bytes": 4096, "decoded_texts": 9}
+    metrics.engines({"minilm": said}, {"minilm": 1})
     page = metrics.page(None).decode()
     for name, value in (
         ("queue_depth", 3), ("contexts_busy", 2), ("resident_bytes", 4096),
         ("restarts", 1), ("decoded_texts", 9),
     ):  # fmt: skip
         assert f'embgw_engine_{name}{{engine="minilm"}} {float(value)!r}' in page
-    metrics.engines({"minilm": None})
-    assert 'embgw_engine_queue_depth{engine="minilm"} 0.0' in metrics.page(None).decode()
+    metrics.engines({"minilm": None}, {"minilm": 2})
+    page = metrics.page(None).decode()
+    assert 'embgw_engine_queue_depth{engine="minilm"} 0.0' in page
+    assert 'embgw_engine_restarts{engine="minilm"} 2.0' in page
 
 
 def test_workers_are_added_up(tmp_path):

@@ -177,10 +177,14 @@ def test_half_a_character_in_ids_is_not_sent_to_who_has_other_ids(gateway, fake_
 
 
 def test_half_a_character_in_ids_goes_as_ids_to_openai(gateway, fake_openai):
-    """Its models know them: nothing is lost."""
+    """Its models know them: nothing is lost; in a call of their own, as it takes no mixture."""
     toml = one_model(fake_openai.base_url).replace("models.m", 'models."text-embedding-*"')
-    assert gateway(toml).embed([[15339, 9468]], "text-embedding-3-small").status_code == 200
-    assert fake_openai.texts == [[15339, 9468]]
+    running = gateway(toml)
+    vectors = running.vectors([[15339], [15339, 9468], [1917]], "text-embedding-3-small")
+    texts = ["hello", [15339, 9468], " world"]
+    rows = [fake_openai.vector("text-embedding-3-small", text) for text in texts]
+    assert close(vectors, [row / np.linalg.norm(row) for row in rows])
+    assert [r.body["input"] for r in fake_openai.requests] == [["hello", " world"], [[15339, 9468]]]
 
 
 def test_a_prefix_stands_before_every_text_whatever_form_it_came_in(gateway, fake_openai):

@@ -41,8 +41,9 @@ def test_normalizing_again_changes_the_last_digit_at_most(row):
 def test_length_does_not_change_direction(row, factor):
     """A row and its multiple by a power of two are the same unit vector, bit for bit."""
     assume(row.any())
-    scaled = np.ldexp(row, factor)
-    assume(np.isfinite(scaled).all() and (np.ldexp(scaled, -factor) == row).all())
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = np.ldexp(row, factor)
+        assume(np.isfinite(scaled).all() and (np.ldexp(scaled, -factor) == row).all())
     assert unit(row).tobytes() == unit(scaled).tobytes()
 
 
@@ -57,7 +58,7 @@ def test_length_does_not_change_direction(row, factor):
     ],
 )
 def test_what_has_no_direction_is_refused(row, reason):
-    """Zero, NaN, infinity and what overflows are told apart from vectors."""
+    """Zero, NaN and infinity are told apart from vectors."""
     with pytest.raises(InvalidVectorError) as caught:
         unit(np.array(row, np.float32))
     assert caught.value.reason == reason

@@ -6,10 +6,10 @@ middle is sent again until the request's deadline: embedding twice does no harm.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from gateway.errors import (
 )
 from gateway.resilience.retry import RetryPolicy
 from gateway.types import ModelInfo, RawEmbeddings, Text
+
+T = TypeVar("T")
 
 PART_TEXTS = 16
 PART_BYTES = 8192
@@ -60,7 +62,6 @@ class EngineStatus(msgspec.Struct, frozen=True):
 class LocalBackend:
     """Embeds by an engine process; see OpenAIBackend for how a call is made."""
 
-    max_batch = PART_TEXTS
     max_batch_bytes = PART_BYTES
 
     def __init__(
@@ -73,10 +74,13 @@ class LocalBackend:
         *,
         contexts: int,
         concurrency: int,
+        max_queue: int,
     ) -> None:
         self.name = name
-        # Twice the contexts: one part being decoded, one ready behind it.
-        self.parallel = 2 * contexts
+        # Twice the contexts: one part being decoded, one ready behind it. But one request's parts
+        # must fit into the engine's queue, or it could never be served.
+        self.max_batch = min(PART_TEXTS, max_queue)
+        self.parallel = min(2 * contexts, max_queue // self.max_batch)
         self._retry = retry
         self._info = info
         self._status_file = status_file
@@ -96,15 +100,30 @@ class LocalBackend:
         deadline: float,
     ) -> RawEmbeddings:
         """See EmbeddingBackend.embed."""
+        return await self._patiently(
+            lambda: self._calls.embed(
+                model, texts, fields=fields, truncate=truncate, deadline=deadline
+            ),
+            deadline,
+        )
+
+    async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int]:
+        """Return the tokens that each text has in the model's own vocabulary, specials included."""
+        body = msgspec.json.encode({"input": texts})
+        reply = await self._patiently(
+            lambda: self._calls.call("POST", "/tokenize", body, deadline), deadline
+        )
+        return msgspec.json.decode(reply.body, type=_Counted).input_tokens
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
+        """Call until it is answered, however often the engine is replaced meanwhile."""
         clock = asyncio.get_running_loop().time
         attempt = 0
         while True:
             attempt += 1
             self._refuse_if_failed()
             try:
-                return await self._calls.embed(
-                    model, texts, fields=fields, truncate=truncate, deadline=deadline
-                )
+                return await call()
             except UpstreamConnectError as error:
                 wait = self._retry.wait(attempt, deadline - clock())
                 if wait is None:
@@ -114,12 +133,6 @@ class LocalBackend:
                         headers=retry_headers(1.0),
                     ) from error
                 await asyncio.sleep(wait)
-
-    async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int]:
-        """Return the tokens that each text has in the model's own vocabulary, specials included."""
-        body = msgspec.json.encode({"input": texts})
-        reply = await self._calls.call("POST", "/tokenize", body, deadline)
-        return msgspec.json.decode(reply.body, type=_Counted).input_tokens
 
     async def models(self) -> Sequence[str]:
         """Return nothing: an engine serves the one model that the config names."""

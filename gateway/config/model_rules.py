@@ -73,6 +73,10 @@ def _pattern(name: str, model: Model, path: KeyPath) -> Iterator[Problem]:
         yield Problem(
             (*path, "upstream_model"), "a pattern sends each name on as it is; leave this out"
         )
+    if model.space is not None:
+        yield Problem(
+            (*path, "space"), "a pattern serves many models, and each has a space of its own"
+        )
     if model.aliases:
         yield Problem(
             (*path, "aliases"), "a pattern cannot have aliases: which name would they be?"

@@ -1,0 +1,89 @@
+"""What is too much for a request, a text or a call: tokens are counted, batches are split.
+
+Pure but for asking a tokenizer or the backend; it knows nothing of caches or answers.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+from gateway.cache.keys import Key
+from gateway.errors import TooManyTokensError, UpstreamTimeoutError, context_length_exceeded
+from gateway.route import Route
+from gateway.tokens import LONGEST_TOKEN
+from gateway.types import Text
+
+TOKENS_PER_REQUEST = 300_000
+"""OpenAI's limit for one embeddings request; held where tokens are known."""
+
+_COUNTED_AT_ONCE = 4096
+"""Characters that a tokenizer counts in about a millisecond: more of them leave the event loop."""
+
+
+async def count_tokens(
+    route: Route, keys: Sequence[Key], texts: Sequence[Text], deadline: float
+) -> Mapping[Key, int] | None:
+    """Return the exact tokens of each text by key, or None where they need not or cannot be known.
+
+    Raises InvalidInputError for a text over the model's `max_tokens`, TooManyTokensError for all
+    of them together, UpstreamTimeoutError at the deadline.
+    """
+    limit = route.model.max_tokens
+    characters = sum(map(len, texts))
+    counts: Sequence[int] | None = None
+    if route.model.count:
+        counts = await _counted(route, texts, characters, deadline)
+    elif limit is not None or 4 * characters > TOKENS_PER_REQUEST - 2 * len(texts):
+        # Fewer bytes than that cannot be too many tokens, special ones included.
+        counts = await route.backend.count(texts, deadline=deadline)
+    if counts is None:
+        return None
+    for index, count in enumerate(counts):
+        if limit is not None and count > limit:
+            raise context_length_exceeded(count, limit, index)
+    if sum(counts) > TOKENS_PER_REQUEST:
+        raise TooManyTokensError(sum(counts), TOKENS_PER_REQUEST)
+    return dict(zip(keys, counts, strict=True))
+
+
+async def _counted(
+    route: Route, texts: Sequence[Text], characters: int, deadline: float
+) -> Sequence[int] | None:
+    limit = route.model.max_tokens
+    for index, text in enumerate(texts):
+        # No token of cl100k is longer: to count these megabytes would only take time.
+        if limit is not None and len(text) > limit * LONGEST_TOKEN:
+            raise context_length_exceeded(-(-len(text) // LONGEST_TOKEN), limit, index)
+    if characters <= _COUNTED_AT_ONCE:
+        return route.counts(texts)
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.to_thread(route.counts, texts)
+    except TimeoutError:
+        raise UpstreamTimeoutError(
+            "The tokens could not be counted within the gateway's request_timeout.",
+            code="counting_timeout",
+        ) from None
+
+
+def split(
+    texts: Mapping[Key, Text], max_batch: int, max_bytes: int
+) -> Iterator[Mapping[Key, Text]]:
+    """Split the texts in order, each part within both limits or of one text, and of one kind.
+
+    OpenAI takes texts or arrays of ids, not both in one call.
+    """
+    for kind in (str, tuple):
+        part: dict[Key, Text] = {}
+        size = 0
+        for key, text in texts.items():
+            if type(text) is not kind:
+                continue
+            # A character is at most four bytes, an id at most seven digits and a comma.
+            length = len(text) * (8 if isinstance(text, tuple) else 1 if text.isascii() else 4)
+            if part and (len(part) >= max_batch or size + length > max_bytes):
+                yield part
+                part, size = {}, 0
+            part[key] = text
+            size += length
+        if part:
+            yield part
