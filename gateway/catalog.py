@@ -12,6 +12,8 @@ from gateway.types import Caller, matches
 
 LISTED_FOR = 300.0
 """Seconds that an upstream's own list of models is kept."""
+ASKED_AGAIN_AFTER = 10.0
+"""Seconds until one that did not tell is asked again."""
 
 
 class Catalog:
@@ -37,6 +39,11 @@ class Catalog:
             for name in lists[model.backend.name]:
                 if matches(model.name, name) and self._routes.find(name) is model:
                     found.setdefault(name, self._describe(model, name))
+        for model in exact:
+            # A key may cover a model by another of its names only.
+            if isinstance(model, EmbeddingModel) and not caller.may_use(model.name):
+                for alias in filter(caller.may_use, model.aliases):
+                    found[alias] = self._describe(model, alias)
         return [model for name, model in found.items() if caller.may_use(name)]
 
     def model(self, name: str, caller: Caller) -> Model:
@@ -67,9 +74,11 @@ class Catalog:
         kept = self._listed.get(backend.name)
         if kept is not None and self._clock() < kept[0]:
             return kept[1]
+        lasts = LISTED_FOR
         try:
             names = await backend.models()
         except GatewayError:
             names = kept[1] if kept is not None else ()
-        self._listed[backend.name] = (self._clock() + LISTED_FOR, names)
+            lasts = ASKED_AGAIN_AFTER
+        self._listed[backend.name] = (self._clock() + lasts, names)
         return names

@@ -113,3 +113,10 @@ def test_an_upstream_that_does_not_tell_leaves_the_rest_of_the_list():
     assert names(of) == ["m", "text-1"]
     backend.listed, clock.now = UpstreamError("no"), clock.now + LISTED_FOR
     assert names(of) == ["m", "text-1"]
+
+
+def test_a_key_for_an_alias_sees_the_model_under_it():
+    """Who may call a model by one name only is shown that name."""
+    served = catalog(model("m", aliases={"by": None, "other": None}))
+    listed = asyncio.run(served.models(Caller(models=("by",))))
+    assert [one.id for one in listed] == ["by"]

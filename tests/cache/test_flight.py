@@ -168,24 +168,6 @@ def test_a_failure_that_nobody_waits_for_is_silent():
     assert asyncio.run(scene()) == []
 
 
-def test_one_of_several_flights_that_fails_ends_the_waiting():
-    """A request with many parts fails with the first of them, and calls the others off."""
-
-    async def scene():
-        flights, good, bad = Flights(), Call(), Call()
-        both = [flights.begin([b"a"], good()), flights.begin([b"b"], bad())]
-        waiting = asyncio.create_task(land(both))
-        await settle()
-        bad.answer.set_exception(FaultError())
-        with pytest.raises(FaultError):
-            await waiting
-        await settle()
-        assert good.cancelled
-        assert len(flights) == 0
-
-    asyncio.run(scene())
-
-
 @pytest.mark.parametrize("begun_by", ["us", "others"])
 def test_a_forgiven_failure_is_forgiven_to_others_alone(begun_by):
     """What is about the request that began a call is no failure of those who joined it."""
