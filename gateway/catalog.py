@@ -39,11 +39,11 @@ class Catalog:
             for name in lists[model.backend.name]:
                 if matches(model.name, name) and self._routes.find(name) is model:
                     found.setdefault(name, self._describe(model, name))
-        for model in exact:
+        for named in exact:
             # A key may cover a model by another of its names only.
-            if isinstance(model, EmbeddingModel) and not caller.may_use(model.name):
-                for alias in filter(caller.may_use, model.aliases):
-                    found[alias] = self._describe(model, alias)
+            if isinstance(named, EmbeddingModel) and not caller.may_use(named.name):
+                for alias in filter(caller.may_use, named.aliases):
+                    found[alias] = self._describe(named, alias)
         return [model for name, model in found.items() if caller.may_use(name)]
 
     def model(self, name: str, caller: Caller) -> Model:
