@@ -1,10 +1,12 @@
 """What every test may ask for: a gateway that listens, a fake OpenAI, and `--no-skips`."""
 
+import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gateway.backends.transport import open_transport
 from gateway.config import parse
@@ -13,6 +15,15 @@ from tests.running import Open, Running, one_model
 from tests.upstream import FakeOpenAI, serve
 
 OpenGateway = Callable[..., Running]
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile(
+    "gateway",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("gateway")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
