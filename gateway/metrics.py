@@ -31,6 +31,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, label: Callable[[str], str]) -> None:
         """`label` turns a client's model name into the config's, or "other"."""
+        # Long, because every collector stands here, and nowhere else.
         self._registry = registry
         self._label = label
         # Finding a child again costs a tenth of asking its collector for it.
