@@ -79,7 +79,7 @@ def create_app(
     With several workers `metrics_directory` is where prometheus-client keeps their values.
     Raises OSError or GGUFError for a model file that cannot be read.
     """
-    # Long, because it is the one list of what is plugged into what: to part it would hide the order.
+    # Long, because it is the one list of what is plugged into what; parted, the order would hide.
     # The routes need the backends, whose transports are counted: the label is asked for later.
     metrics = Metrics(registry or CollectorRegistry(), lambda name: routes.label(name))  # noqa: PLW0108
 
