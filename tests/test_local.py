@@ -44,8 +44,20 @@ def uncached() -> Iterator[GatewayProcess]:
         yield served
 
 
+OPENED: list[openai.OpenAI] = []
+
+
+@pytest.fixture(autouse=True)
+def close_clients() -> Iterator[None]:
+    """Close what `client` opened: a socket left to the collector is a warning, later, elsewhere."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 def client(served: GatewayProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0)
+    OPENED.append(openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0))
+    return OPENED[-1]
 
 
 def engine(served: GatewayProcess) -> int:
