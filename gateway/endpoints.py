@@ -1,4 +1,4 @@
-"""The HTTP handlers: read, one call, answer. Errors are raised and rendered in `app`."""
+"""The HTTP handlers: read, one call, answer. Errors are raised, and rendered in `middleware`."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -172,7 +172,7 @@ class HealthEndpoints:
         """Answer 200, or 503 while engines load or the server is being stopped."""
         engines = self._engines()
         # One that was loaded before is no reason to be taken out of service while it restarts.
-        loading = [e for e in engines.values() if e.state == "starting" and not e.restarts]
+        loading = [e for e in engines.values() if e.state == "starting" and e.facts is None]
         status = "draining" if self._draining() else "loading" if loading else "ready"
         states = {name: engine.state for name, engine in engines.items()}
         body = msgspec.json.encode({"status": status, "engines": states})

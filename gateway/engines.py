@@ -23,12 +23,14 @@ from msgspec.structs import replace
 from gateway.backends.local import EngineFacts, EngineStatus
 
 _GIVES_UP = frozenset({3, 4})
-"""Exit codes of an engine that would fail the same way again: 3 the model, 4 the memory."""
+"""Exit codes of an engine that would fail the same way again: 3 the model, 4 the memory. Of one
+that has loaded before they are believed to pass: memory is freed, a disk is emptied."""
 _INHERITED = re.compile(
     r"PATH|HOME|TMPDIR|LANG|TZ|(LC|LD|DYLD|PYTHON|VIRTUAL|GGML|CUDA|NVIDIA|HIP|VK|COVERAGE)_?\w*"
 ).fullmatch
 """What an engine gets of the environment: nothing that could be an upstream's key."""
 _BACKLOG = 2048
+_LONGEST_LINE = 2**20
 _MAX_PAUSE = 5.0
 _STOP_GRACE = 5.0
 
@@ -108,7 +110,7 @@ class EngineKeeper:
             began = self._clock()
             code = await self._run(listener)
             was_ready = self.status.state == "ready"
-            if code in _GIVES_UP and not was_ready:
+            if code in _GIVES_UP and self.status.facts is None:
                 self._fail(listener)
                 return
             if code == 0 and self.waits_for_use:
@@ -139,6 +141,7 @@ class EngineKeeper:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
             pass_fds=[listener.fileno()],
             env={name: value for name, value in os.environ.items() if _INHERITED(name)},
         )  # fmt: skip
@@ -178,8 +181,12 @@ class EngineKeeper:
     def _write(self, status: EngineStatus) -> None:
         self.status = status
         new = self.status_path.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(status))
-        new.rename(self.status_path)
+        try:
+            new.write_bytes(msgspec.json.encode(status))
+            new.rename(self.status_path)
+        except OSError as error:
+            # A full disk: workers go on with what was written last, and so does the engine.
+            self._log.warning("status not written", reason=error.strerror)
 
 
 def _stamp(model: Path) -> tuple[int, int, int] | None:

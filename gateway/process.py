@@ -56,7 +56,7 @@ class Running:
 
 
 def serve(config: Config, announce: Announce) -> None:
-    """Run until SIGTERM or SIGINT; a second signal ends it at once.
+    """Run until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
 
     Raises StartError: for an address that is taken, a model file or an engine that will not do.
     """
@@ -73,8 +73,12 @@ async def _serve(running: Running, announce: Announce) -> None:
     log = open_log(config.server.log_level, config.server.log_format)
     stopping = _stop_on_signals(running.directory)
     keepers = _keepers(running, log)
-    for keeper in keepers:
-        keeper.start()
+    try:
+        for keeper in keepers:
+            keeper.start()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"cannot make a socket in {running.directory}: {reason}") from error
     load = asyncio.create_task(_load(running, keepers, announce, stopping))
     try:
         if config.server.workers == 1:

@@ -87,6 +87,23 @@ def test_a_model_file_that_changed_is_not_used(tmp_path: Path):
         assert "was changed" in str(caught.value)
 
 
+def test_an_engine_that_cannot_start_again_is_tried_until_it_can():
+    """What was loaded once is not given up for good: here a journal that cannot be written."""
+    with gateway_process(bits.UNCACHED) as served:
+        (directory,) = served.temporary.iterdir()
+        (journal,) = directory.glob("*.journal")
+        obstacle = journal.with_name(f"{journal.name}.new")
+        obstacle.mkdir()
+        kills.kill_engines(served.pid)
+        served.wait_for(
+            lambda: served.events("refused"), timeout=20, what="it started all the same"
+        )
+        obstacle.rmdir()
+        client = openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0)
+        with client:
+            assert client.embeddings.create(model=bits.MODEL, input="back again").data
+
+
 def test_an_engine_that_dies_while_it_counts_is_asked_again():
     """A request large enough to be counted first survives a death as a small one does."""
     with gateway_process(bits.UNCACHED) as served:

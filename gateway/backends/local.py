@@ -174,7 +174,7 @@ class LocalBackend:
             raise UnavailableError(
                 f"The engine of '{self.name}' cannot run: {status.reason}",
                 code="engine_failed",
-                headers=retry_headers(30.0),
+                headers=retry_headers(30.0) | {"x-should-retry": "false"},
             )
 
 
