@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 from config_texts import MODEL, SAMPLE, UPSTREAM, parse
+from starlette.routing import Router
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway import config as gateway_config
 from gateway.config import LlamaUpstream, Model, OpenAIUpstream, Secret
@@ -56,58 +58,6 @@ def test_a_config_goes_to_another_process_whole():
     assert copy.upstreams["openai"].api_key.reveal() == "canary-upstream-key"
 
 
-# Without a file
-
-
-def test_without_a_file_the_bundled_model_is_served():
-    """No file and no key: the bundled model on loopback, and nothing else."""
-    config = gateway_config.default({})
-    assert ("127.0.0.1", 8000) == (config.server.host, config.server.port)
-    assert {"all-minilm-l6-v2": {"minilm": None}} == {
-        name: model.aliases for name, model in config.models.items()
-    }
-    assert (None, (), {}) == (config.source, config.warnings, config.lines)
-
-
-def test_without_a_file_an_openai_key_adds_openai():
-    """OPENAI_API_KEY puts OpenAI's embedding models behind the same door."""
-    config = gateway_config.default({"OPENAI_API_KEY": "canary-upstream-key"})
-    openai = config.upstreams["openai"]
-    assert ("https://api.openai.com/v1", "canary-upstream-key") == (
-        openai.base_url,
-        openai.api_key.reveal(),
-    )
-    widths = {name: m.dimensions_for(name) for name, m in config.models.items()}
-    assert {
-        "all-minilm-l6-v2": "native",
-        "text-embedding-3-*": "any",
-        "text-embedding-*": "native",
-    } == widths
-    assert config.warnings == ()
-
-
-def test_without_a_file_openai_may_be_elsewhere():
-    """OPENAI_BASE_URL is honoured as OpenAI's SDKs honour it; empty means not set."""
-    environ = {"OPENAI_API_KEY": "canary-upstream-key", "OPENAI_BASE_URL": "http://proxy:1234/v1/"}
-    assert gateway_config.default(environ).upstreams["openai"].base_url == "http://proxy:1234/v1"
-    environ["OPENAI_BASE_URL"] = ""
-    openai = gateway_config.default(environ, local=False).upstreams["openai"]
-    assert openai.base_url == "https://api.openai.com/v1"
-
-
-def test_without_a_file_the_gateway_does_not_ask_itself():
-    """An OPENAI_BASE_URL that is set for the clients, and so names the gateway, is an error."""
-    environ = {"OPENAI_API_KEY": "a-key", "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}
-    with pytest.raises(ConfigError, match=r"openai\.base_url: is the gateway's own address"):
-        gateway_config.default(environ)
-
-
-def test_without_a_file_and_a_model_the_way_out_is_named():
-    """Where llama.cpp is not installed and no key is set, the error says what to do."""
-    with pytest.raises(ConfigError, match="there is no model: set OPENAI_API_KEY"):
-        gateway_config.default({}, local=False)
-
-
 # The command line
 
 
@@ -141,12 +91,24 @@ KEY = '[[keys]]\nname = "a"\nsecret = "${env:SEARCH_TEAM_KEY}"\n'
 WARNED = {
     '[server]\nhost = "0.0.0.0"': "2: server.host: anyone who can reach 0.0.0.0 may use it",
     '[upstreams.o]\napi_key = "plain"': "2: upstreams.o.api_key: is written here in plain text",
+    '[server]\nadmin = "0.0.0.0:9090"': "2: server.admin: asks for no key, so anyone who can reach",
+    '[cache]\nsecret = "${env:OPENAI_API_KEY}"': "2: cache.secret: is of no use without a store",
+    '[cache]\nstore = "sqlite:///a/b"\nsecret = "plain-plain-plain"': (
+        "3: cache.secret: is written here in plain text"
+    ),
+    '[cache]\nstore = [\n"sqlite:///a/b",\n"redis://:plain@cache"]': (
+        "4: cache.store[1]: has a password that is written here in plain text"
+    ),
     '[[keys]]\nname = "a"\nsecret = "plain-text"\nadmin = true': (
         "3: keys[0].secret: is written here in plain text"
     ),
     KEY: "1: keys: no key has admin = true and server.admin is not set",
     f'{KEY}admin = true\nmodels = ["n*"]': '5: keys[0].models[0]: "n*" fits no model of this file',
     '[upstreams.p]\nkind = "openai"\nbase_url = "http://h"': "1: upstreams.p: no model uses it",
+    '[cache]\nstore = "sqlite:///a/b"\n'
+    '[models.n]\nupstreams = ["o"]\noffline = true\ncache = "off"': (
+        "6: models.n.cache: leaves nothing to answer with while the model is offline"
+    ),
     '[models.n]\nupstreams = ["o"]\ntask = "chat"\nprefix = "query: "': (
         "4: models.n.prefix: has no meaning for a chat model"
     ),
@@ -164,6 +126,9 @@ def test_what_is_probably_not_meant_is_warned_of(addition, says):
 def test_a_sound_config_has_no_warnings():
     """Keys from the environment or as a digest, and an admin key: nothing to say."""
     digest = hashlib.sha256(b"canary-client-key").hexdigest()
+    cache = '[cache]\nttl = "1d"\nstore = ["sqlite:///a/b", "redis://me:${env:OPENAI_API_KEY}@h"]\n'
+    cache += 'secret = "${env:OPENAI_API_KEY}"\nstore_size = "1MiB"\n[server]\nworkers = 2\n'
+    assert parse(cache + UPSTREAM + MODEL).warnings == ()
     for secret in ("${env:SEARCH_TEAM_KEY}", f"sha256:{digest}"):
         key = f'[[keys]]\nname = "a"\nsecret = "{secret}"\nadmin = true\n'
         assert parse(key + UPSTREAM + MODEL).warnings == ()
@@ -191,6 +156,24 @@ def test_a_variable_that_is_no_text_is_refused():
     text = UPSTREAM + 'api_key = "${env:KEY}"' + MODEL
     with pytest.raises(ConfigError, match="the environment variable KEY is not UTF-8"):
         parse(text, environ={"KEY": "canary-\udcff"})
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("*", "*"),
+        (" * ", "*"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("10.0.0.0/8 , ::1,fd00::/8", "10.0.0.0/8,::1,fd00::/8"),
+    ],
+)
+def test_proxies_are_kept_as_uvicorn_reads_them(written, kept):
+    """Each is an address or a network to it, and none a name that equals no address."""
+    text = f'[server]\nforwarded_allow_ips = "{written}"' + UPSTREAM + MODEL
+    read = parse(text).server.forwarded_allow_ips
+    trusted = ProxyHeadersMiddleware(Router(), read).trusted_hosts
+    assert (kept, set()) == (read, trusted.trusted_literals)
+    assert ("10.1.2.3" in trusted) == (kept != "127.0.0.1")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import tomllib
 
 import msgspec
 import pytest
-from config_texts import MODEL, SAMPLE, UPSTREAM, model, parse
+from config_texts import ENVIRON, MODEL, SAMPLE, UPSTREAM, model, parse
 
 from gateway import config as gateway_config
 from gateway.config import Digest, Secret
@@ -120,6 +120,34 @@ def test_widths_follow_the_config_or_the_name(name, options, widths):
 def test_token_ids_follow_the_config_or_the_name(name, options, local, meaning):
     """Without `token_ids`, ids are text where their vocabulary is known."""
     assert meaning == model(options, name).token_ids_for(name, local=local)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "local", "price"),
+    [
+        ("text-embedding-3-small", "", False, 0.02),
+        ("text-embedding-3-large", "", False, 0.13),
+        ("text-embedding-ada-002", "", False, 0.1),
+        ("text-embedding-3-*", "", False, None),
+        ("m", "", False, None),
+        ("m", "", True, 0.0),
+        ("small", 'upstream_model = "text-embedding-3-small"', False, 0.02),
+        ("text-embedding-3-small", 'upstream_model = "mine"', False, None),
+        ("text-embedding-3-small", "price = 0", False, 0.0),
+        ("m", "price = 3", True, 3.0),
+        ("m", 'price = "${env:PRICE}"', False, 0.5),
+    ],
+)
+def test_a_price_follows_the_config_or_the_table(name, options, local, price):
+    """Without `price`, OpenAI's models cost what its list says, and local ones nothing."""
+    assert price == model(options, name, ENVIRON | {"PRICE": "0.5"}).price_for(name, local=local)
+
+
+def test_the_price_under_a_pattern_is_that_of_the_name():
+    """What is asked for is looked up, not the pattern that it fits."""
+    third = model("", "text-embedding-3-*")
+    assert third.price_for("text-embedding-3-large", local=False) == 0.13
+    assert third.price_for("text-embedding-3-huge", local=False) is None
 
 
 def test_patterns_of_different_length_may_overlap():

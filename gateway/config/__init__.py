@@ -13,6 +13,7 @@ from gateway.config.patterns import is_pattern
 from gateway.config.schema import Config, Model, Upstream
 from gateway.config.secret import Digest, Secret
 from gateway.config.show import show
+from gateway.config.stores import RedisAddress, SqliteAddress, StoreAddress
 
 __all__ = [
     "Cache",
@@ -22,8 +23,11 @@ __all__ = [
     "LlamaUpstream",
     "Model",
     "OpenAIUpstream",
+    "RedisAddress",
     "Secret",
     "Server",
+    "SqliteAddress",
+    "StoreAddress",
     "Upstream",
     "default",
     "host_and_port",

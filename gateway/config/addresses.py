@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.config.forms import Form, Schema, Surroundings, text
-from gateway.config.problems import MisfitError, Reference, did_you_mean, echo
+from gateway.config.problems import MisfitError, Reference, did_you_mean, echo, quote
 from gateway.config.secret import MASK, Secret
 
 
@@ -48,8 +48,37 @@ def _read_listener(value: Any, _: Surroundings) -> str:
     return str(value)
 
 
+def _read_forwarders(value: Any, _: Surroundings) -> str:
+    # Uvicorn takes anything else for a name, which no address ever equals.
+    listed = [part.strip() for part in text(value, "addresses or networks").split(",")]
+    if listed == ["*"]:
+        return "*"
+    for part in listed:
+        _check_forwarder(part, value)
+    return ",".join(listed)
+
+
+def _check_forwarder(part: str, value: Any) -> None:
+    try:
+        ipaddress.ip_network(part)
+    except ValueError as error:
+        try:
+            whole = ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise MisfitError(
+                'must be addresses or networks such as "10.0.0.0/8, ::1", or "*" alone, '
+                f"not {echo(value)}"
+            ) from error
+        hint = "" if isinstance(value, Reference) else f": write {quote(str(whole))}"
+        raise MisfitError(f"must have a network's first address before its slash{hint}") from error
+
+
 HOST = Form(_read_host, {"type": "string", "minLength": 1})
 LISTENER = Form(_read_listener, {"type": "string", "pattern": r":\d+$|\$\{"})
+FORWARDERS = Form(
+    _read_forwarders,
+    {"type": "string", "pattern": r"^\s*(\*|[0-9A-Fa-f:./]+(\s*,\s*[0-9A-Fa-f:./]+)*)\s*$|\$\{"},
+)
 
 
 def _read_url(value: Any, what: str) -> SplitResult:

@@ -95,6 +95,10 @@ def _options(model: Model, path: KeyPath) -> Iterator[Problem]:
             'a prefix cannot be put before ids of an unknown vocabulary; use "decode" or "reject"',
         )
     if model.task == "chat":
+        if model.cache != "always":
+            yield Problem(
+                (*path, "cache"), "is not in this version yet for chat, which is not served"
+            )
         defaults = Model(upstreams=model.upstreams)
         for option in _ONLY_EMBEDDING:
             if getattr(model, option) != getattr(defaults, option):

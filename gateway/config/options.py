@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gateway.config.addresses import BASE_URL, HOST, LISTENER, MODEL, PATH, PROXY
+from gateway.config.addresses import BASE_URL, FORWARDERS, HOST, LISTENER, MODEL, PATH, PROXY
 from gateway.config.forms import DURATION, SIZE, about
-from gateway.config.secret import DIGEST, SECRET, SECRET_TABLE, Digest, Secret
+from gateway.config.secret import DIGEST, LONG_SECRET, SECRET, SECRET_TABLE, Digest, Secret
+from gateway.config.stores import STORE, StoreAddress
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -27,7 +28,7 @@ class Server(Struct, frozen=True, kw_only=True):
     port: Annotated[Port, about("Port to listen on; 0 takes any free one.")] = 8000
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=256)],
-        about("Worker processes. More than one needs a shared store, or a cache that is off."),
+        about("Worker processes. More than one needs a store that they share, or memory = 0."),
     ] = 1
     admin: Annotated[
         str | None,
@@ -42,11 +43,12 @@ class Server(Struct, frozen=True, kw_only=True):
     ] = None
     tls_key: Annotated[Path | None, about("Private key (PEM) of tls_cert.", form=PATH)] = None
     forwarded_allow_ips: Annotated[
-        Name | None,
+        str | None,
         about(
-            "Proxies whose X-Forwarded-For and -Proto are believed: addresses, networks, or *. "
-            "Nobody's unless set.",
+            "Proxies whose X-Forwarded-For and -Proto are believed: addresses and networks with "
+            "commas between them, or *. Nobody's unless set.",
             "10.0.0.0/8",
+            form=FORWARDERS,
         ),
     ] = None
     log_level: Annotated[
@@ -64,6 +66,13 @@ class Server(Struct, frozen=True, kw_only=True):
     max_body: Annotated[int, about("Largest request body that is read.", "16MiB", form=SIZE)] = (
         16 * 2**20
     )
+    offline: Annotated[
+        bool,
+        about(
+            "Answer from the cache only; nothing is asked upstream and no engine is started. "
+            "What is only needed to ask upstreams, such as their keys, may then be missing."
+        ),
+    ] = False
 
 
 class Cache(Struct, frozen=True, kw_only=True):
@@ -73,6 +82,40 @@ class Cache(Struct, frozen=True, kw_only=True):
         int,
         about("Vectors kept in each worker's memory; 0 turns this off.", "256MiB", form=SIZE),
     ] = 256 * 2**20
+    store: Annotated[
+        tuple[StoreAddress, ...],
+        about(
+            "Where vectors last: a SQLite file, a Redis or Valkey server or cluster, or a list of "
+            "both, nearest first. The last one has the last word. Without any, memory only.",
+            "sqlite:///var/lib/embedding-gateway/cache.db",
+            "rediss://gateway:${env:REDIS_PASSWORD}@redis:6379/0",
+            form=STORE,
+        ),
+    ] = ()
+    secret: Annotated[
+        Secret | None,
+        about(
+            "Keys the digests that vectors are stored under; at least 16 characters. All who "
+            "share a store need the same. Without it, one is made and kept with the store.",
+            "${env:CACHE_SECRET}",
+            form=LONG_SECRET,
+        ),
+    ] = None
+    ttl: Annotated[
+        float | None,
+        about(
+            "How long a vector is kept, in memory too; without it, for ever.", "30d", form=DURATION
+        ),
+    ] = None
+    store_size: Annotated[
+        int | None,
+        about(
+            "Most bytes of a SQLite store, at least 1MiB; without it, no bound. Redis has "
+            "maxmemory.",
+            "10GiB",
+            form=SIZE,
+        ),
+    ] = None
 
 
 class Key(Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from gateway.config.problems import (
     spell,
     without_echoes,
 )
-from gateway.config.schema import KINDS, LATER, SECTIONS, Config, Model, Upstream, fields
+from gateway.config.schema import KINDS, SECTIONS, Config, Model, Upstream, fields
 from gateway.config.secret import Digest
 from gateway.config.typed import bare, read_value
 
@@ -33,7 +33,7 @@ Table = Mapping[str, Any]
 S = TypeVar("S", bound=Struct)
 
 _OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
-    "url": ("base_url",),
+    "url": ("base_url", "store"),
     "api_base": ("base_url",),
     "endpoint": ("base_url",),
     "key": ("api_key", "secret"),
@@ -41,8 +41,8 @@ _OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
     "api_key": ("secret",),
     "type": ("kind",),
     "provider": ("kind",),
-    "path": ("model",),
-    "file": ("model",),
+    "path": ("model", "store"),
+    "file": ("model", "store"),
     "n_gpu_layers": ("gpu_layers",),
     "n_threads": ("threads",),
     "batch_size": ("max_batch",),
@@ -52,6 +52,11 @@ _OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
     "name": ("upstream_model",),
     "max_input_tokens": ("max_tokens",),
     "size": ("memory",),
+    "redis": ("store",),
+    "redis_url": ("store",),
+    "sqlite": ("store",),
+    "max_size": ("store_size",),
+    "cost": ("price",),
 }
 """What other programs call our options."""
 _FREELY_NAMED: Iterable[KeyPath] = (("upstreams",), ("models",))
@@ -139,11 +144,8 @@ class Reader:
     ) -> None:
         """Note each name that is not known, with the known one that was probably meant."""
         known = list(known)
-        later = LATER.get(kind, {}) if kind is not None else {}
         for name, value in raw.items():
-            if name in later:
-                self._note((*path, name), f"is not in this version yet: {later[name]}")
-            elif name not in known:
+            if name not in known:
                 near = _near(name, known)
                 if near is None and isinstance(value, dict) and path[:1] in _FREELY_NAMED:
                     # [models.gpt-4.1] is a table "1" in a table "gpt-4".

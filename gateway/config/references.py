@@ -12,11 +12,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LARGEST_FILE = 65_536
 
 
+class AbsentError(MisfitError):
+    """What a reference names is not there, or empty."""
+
+
 class References:
-    """Puts in what references name; what cannot be had is noted in `problems`."""
+    """Puts in what references name; what cannot be had is in `absent`, or else in `problems`."""
 
     def __init__(self, environ: Mapping[str, str], base_dir: Path) -> None:
         self.problems: list[Problem] = []
+        self.absent: list[Problem] = []
+        """What could be had elsewhere: the variable or the file is missing here."""
         self._environ = environ
         self._base_dir = base_dir
 
@@ -44,7 +50,8 @@ class References:
         try:
             full = _REFERENCE.sub(put_in, text)
         except MisfitError as misfit:
-            self.problems.append(Problem(path, str(misfit)))
+            noted = self.absent if isinstance(misfit, AbsentError) else self.problems
+            noted.append(Problem(path, str(misfit)))
             # Not the text as it stands: what reads it next would complain of "${" a second time.
             return Reference("")
         return Reference(full) if outside else full
@@ -67,9 +74,9 @@ class References:
             raise MisfitError("what follows env: is not the name of an environment variable")
         value = self._environ.get(name)
         if value is None:
-            raise MisfitError(f"the environment variable {name} is not set")
+            raise AbsentError(f"the environment variable {name} is not set")
         if not value:
-            raise MisfitError(f"the environment variable {name} is empty")
+            raise AbsentError(f"the environment variable {name} is empty")
         if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
             raise MisfitError(f"the environment variable {name} is not UTF-8")
         return value
@@ -82,12 +89,13 @@ class References:
             text = content.decode()
         except UnicodeDecodeError as error:
             raise MisfitError(f"the file {quote(name)} is not UTF-8") from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not a path"
-            raise MisfitError(f"the file {quote(name)} cannot be read: {reason}") from error
+        except ValueError as error:
+            raise MisfitError(f"the file {quote(name)} cannot be read: not a path") from error
+        except OSError as error:
+            raise AbsentError(f"the file {quote(name)} cannot be read: {error.strerror}") from error
         if len(content) > _LARGEST_FILE:
             raise MisfitError(f"the file {quote(name)} is larger than 64 KiB")
         text = text.rstrip("\r\n")
         if not text:
-            raise MisfitError(f"the file {quote(name)} is empty")
+            raise AbsentError(f"the file {quote(name)} is empty")
         return text

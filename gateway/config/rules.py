@@ -1,25 +1,26 @@
 """What the options of the server and the keys mean to each other; `check` asks every rule.
 
 A rule sees the whole config as values and yields what is wrong; it does not know the file's text.
-Whether files are there is asked here and in `upstream_rules`, nowhere else.
+Whether files are there is asked in `files`, nowhere else.
 """
 
 from collections.abc import Iterator
 from itertools import chain
 
 from gateway.config.addresses import host_and_port, is_loopback
+from gateway.config.cache_rules import STORE, cache_problems
+from gateway.config.files import unreadable
 from gateway.config.model_rules import model_problems
 from gateway.config.patterns import overlap
 from gateway.config.problems import KeyPath, Problem, did_you_mean, quote, spell
 from gateway.config.schema import Config
-from gateway.config.upstream_rules import unreadable, upstream_problems
-
-_PLAIN_KEY = "is written here in plain text; ${env:NAME} or ${file:PATH} keep it out of the file"
+from gateway.config.secret import IN_PLAIN_TEXT
+from gateway.config.upstream_rules import upstream_problems
 
 
 def check(config: Config) -> list[Problem]:
     """Return everything that is wrong with the config as a whole, and every warning."""
-    rules = (_server, _listeners, _keys, upstream_problems, model_problems)
+    rules = (_server, _listeners, cache_problems, _keys, upstream_problems, model_problems)
     return list(chain.from_iterable(rule(config) for rule in rules))
 
 
@@ -31,12 +32,12 @@ def _server(config: Config) -> Iterator[Problem]:
             yield _tls(f"{other} is missing: HTTPS needs both", name, other)
         elif path is not None and (reason := unreadable(path)):
             yield _tls(reason, name)
-    if server.workers > 1 and config.cache.memory > 0:
+    if server.workers > 1 and config.cache.memory > 0 and not config.cache.store:
         yield Problem(
             ("server", "workers"),
             "every worker would keep vectors of its own, so that one text could have two; "
-            'use workers = 1, or [cache] memory = "0" (a store that workers share comes later)',
-            because=(("cache", "memory"),),
+            'name a [cache] store that they share, or use workers = 1, or [cache] memory = "0"',
+            because=(("cache", "memory"), *STORE),
         )
 
 
@@ -69,6 +70,13 @@ def _listeners(config: Config) -> Iterator[Problem]:
             "must not be the address of the gateway itself",
             because=(("server", "host"), ("server", "port")),
         )
+    elif not is_loopback(host):
+        yield Problem(
+            ("server", "admin"),
+            f"asks for no key, so anyone who can reach {host} may see the console page and the "
+            "metrics; listen on 127.0.0.1, or on an address that only your monitoring reaches",
+            warning=True,
+        )
 
 
 def _keys(config: Config) -> Iterator[Problem]:
@@ -83,7 +91,7 @@ def _keys(config: Config) -> Iterator[Problem]:
         if first != path:
             yield _twice((*path, "secret"), (*first, "secret"))
         if key.secret.in_file:
-            yield Problem((*path, "secret"), f"{_PLAIN_KEY}, and so does sha256:…", warning=True)
+            yield Problem((*path, "secret"), f"{IN_PLAIN_TEXT}, and so does sha256:…", warning=True)
         yield from _key_models(config, path, key.models)
 
 

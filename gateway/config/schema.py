@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.config.forms import ALIASES, DIMENSIONS, about
+from gateway.config.forms import ALIASES, DIMENSIONS, PRICE, about
 from gateway.config.options import Cache, Count, Key, LlamaUpstream, Name, OpenAIUpstream, Server
-from gateway.config.problems import KeyPath
+from gateway.config.prices import PRICES
+from gateway.config.problems import KeyPath, Problem
 
 Tokenizer = Literal["cl100k_base"]
 TokenIds = Literal["decode", "native", "reject"]
@@ -74,6 +75,22 @@ class Model(Struct, frozen=True, kw_only=True):
         tuple[Name, ...],
         about("Further body fields that go upstream, and into the cache key.", ["input_type"]),
     ] = ()
+    cache: Annotated[
+        Literal["always", "off"],
+        about("Whether its vectors are kept; off asks upstream for every text of every request."),
+    ] = "always"
+    price: Annotated[
+        float | None,
+        about(
+            "US dollars for a million input tokens, to count what is saved. Default: OpenAI's "
+            "list price for its models, 0 for local ones.",
+            0.02,
+            form=PRICE,
+        ),
+    ] = None
+    offline: Annotated[
+        bool, about("Answer from the cache only; nothing is asked upstream for this model.")
+    ] = False
 
     def dimensions_for(self, name: str) -> Literal["native", "any"] | tuple[int, ...]:
         """Return the widths allowed under this name (or pattern) of the model."""
@@ -92,6 +109,12 @@ class Model(Struct, frozen=True, kw_only=True):
             return "decode"
         # Text cannot be put before ids of a vocabulary that we do not know.
         return "reject" if self.prefixed else "native"
+
+    def price_for(self, name: str, *, local: bool) -> float | None:
+        """Return the US dollars for a million input tokens under this name; None: not known."""
+        if self.price is not None:
+            return self.price
+        return 0.0 if local else PRICES.get(self.upstream_model or name)
 
     @property
     def prefixed(self) -> bool:
@@ -113,6 +136,9 @@ class Config(Struct, frozen=True, kw_only=True):
     """Lines about what is allowed and probably not meant."""
     lines: dict[KeyPath, int] = {}
     """Where each key stands in the file."""
+    absent: tuple[Problem, ...] = ()
+    """What could not be had and is only needed to ask upstreams: left out, and wrong unless
+    `server.offline`."""
 
 
 SECTIONS: Mapping[str, str] = {
@@ -128,20 +154,6 @@ KINDS: Mapping[str, type[OpenAIUpstream] | type[LlamaUpstream]] = {
     "openai": OpenAIUpstream,
     "llama": LlamaUpstream,
 }
-
-LATER: Mapping[type[Struct], Mapping[str, str]] = {
-    Cache: {
-        "store": "vectors are kept in memory only",
-        "secret": "it is the store's, and vectors are kept in memory only",
-        "ttl": "vectors are kept until memory is full",
-        "store_size": "vectors are kept in memory only",
-    },
-    Model: {
-        "cache": "every embedding is cached, and chat is not served",
-        "price": "no costs are counted",
-    },
-}
-"""Options that have a name already and come with a later version, with what holds until then."""
 
 
 def fields(struct: type[Struct]) -> tuple[msgspec.inspect.Field, ...]:

@@ -13,6 +13,7 @@ from gateway.config.forms import Form, Surroundings, text
 from gateway.config.problems import MisfitError, Reference, kind_of
 
 MASK = "***"
+IN_PLAIN_TEXT = "is written here in plain text; ${env:NAME} or ${file:PATH} keep it out of the file"
 
 
 class Secret:
@@ -74,6 +75,7 @@ class Digest:
 
 
 _SHORTEST_KEY = 8
+_SHORTEST_SECRET = 16
 _DIGEST = re.compile(r"sha256:([0-9a-fA-F]*)")
 _LOOKS_SECRET = re.compile(r"key|token|secret|auth|pass|credential|cookie|sig", re.IGNORECASE)
 
@@ -86,6 +88,13 @@ def _read_secret(value: Any, _: Surroundings) -> Secret:
     secret = _secret(value, "a key")
     if not all("!" <= char <= "~" for char in secret.reveal()):
         raise MisfitError("must be a key, and has a space, a line end or a non-ASCII letter in it")
+    return secret
+
+
+def _read_long_secret(value: Any, around: Surroundings) -> Secret:
+    secret = _read_secret(value, around)
+    if len(secret.reveal()) < _SHORTEST_SECRET:
+        raise MisfitError(f"must have at least {_SHORTEST_SECRET} characters")
     return secret
 
 
@@ -119,6 +128,12 @@ def _write_secret_table(table: Mapping[str, Secret]) -> dict[str, str]:
 
 
 SECRET = Form(_read_secret, {"type": "string", "minLength": 1}, lambda _: MASK)
+LONG_SECRET = Form(
+    _read_long_secret,
+    # A reference may be shorter than what it stands for.
+    {"type": "string", "pattern": rf"^.{{{_SHORTEST_SECRET},}}$|\$\{{"},
+    lambda _: MASK,
+)
 DIGEST = Form(_read_digest, {"type": "string", "minLength": _SHORTEST_KEY}, lambda _: MASK)
 SECRET_TABLE = Form(
     _read_secret_table,

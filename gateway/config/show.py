@@ -38,6 +38,7 @@ def _settled(config: Config, name: str, model: Model) -> Model:
         model,
         dimensions=model.dimensions_for(name),
         token_ids=model.token_ids_for(name, local=local),
+        price=model.price_for(name, local=local),
     )
 
 
@@ -75,8 +76,10 @@ def _key(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    # JSON's escapes are TOML's too; only DEL needs one in TOML and none in JSON.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # JSON's escapes are TOML's too; only DEL needs one in TOML and none in JSON. A path from the
+    # environment may hold bytes that are no text; they cannot be printed.
+    printable = text.encode(errors="replace").decode()
+    return json.dumps(printable, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _one_line(text: str) -> str:

@@ -1,18 +1,18 @@
 """What is wrong with an upstream although each of its options could be read.
 
-Looks at the disk for the files that a config names. It asks no upstream anything.
+It asks no upstream anything. What an upstream may do without is looked at in `absent`.
 """
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.config.addresses import is_loopback
+from gateway.config.files import no_gguf
 from gateway.config.options import LlamaUpstream, OpenAIUpstream, Server
-from gateway.config.problems import KeyPath, Problem, quote
+from gateway.config.problems import KeyPath, Problem
 from gateway.config.schema import Config
-from gateway.config.secret import Secret
+from gateway.config.secret import IN_PLAIN_TEXT, Secret
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -41,24 +41,13 @@ def upstream_problems(config: Config) -> Iterator[Problem]:
                 yield from _llama(upstream, path)
 
 
-def unreadable(path: Path) -> str | None:
-    """Return why this file cannot be read, or None."""
-    try:
-        with path.open("rb"):
-            return None
-    except OSError as error:
-        return f"{quote(str(path))} cannot be read: {error.strerror}"
-
-
 def _openai(upstream: OpenAIUpstream, path: KeyPath, server: Server) -> Iterator[Problem]:
     if upstream.api_key is not None and upstream.api_key.in_file:
         yield Problem(
             (*path, "api_key"),
-            "is written here in plain text; ${env:NAME} or ${file:PATH} keep it out of the file",
+            IN_PLAIN_TEXT,
             warning=True,
         )
-    if upstream.ca_file is not None and (reason := unreadable(upstream.ca_file)):
-        yield Problem((*path, "ca_file"), reason)
     if not _HEADER.fullmatch(upstream.auth_header):
         yield Problem((*path, "auth_header"), "is not the name of an HTTP header")
     if _is_ourselves(upstream.base_url, server):
@@ -106,7 +95,7 @@ def _is_ourselves(base_url: str, server: Server) -> bool:
 
 
 def _llama(upstream: LlamaUpstream, path: KeyPath) -> Iterator[Problem]:
-    if reason := _no_gguf(upstream.model):
+    if reason := no_gguf(upstream.model):
         yield Problem((*path, "model"), reason)
     if upstream.idle is not None and upstream.load != "first-use":
         yield Problem(
@@ -114,17 +103,3 @@ def _llama(upstream: LlamaUpstream, path: KeyPath) -> Iterator[Problem]:
             'needs load = "first-use": what is loaded at start stays loaded',
             because=((*path, "load"),),
         )
-
-
-def _no_gguf(path: Path) -> str | None:
-    """Return why this is not the GGUF file it should be, or None."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        beside = [found.name for found in path.parent.glob("*.gguf")][:3]
-        hint = f"; beside it there is {', '.join(map(quote, sorted(beside)))}" if beside else ""
-        return f"{quote(str(path))} cannot be read: {error.strerror}{hint}"
-    if magic != b"GGUF":
-        return f"{quote(str(path))} is not a GGUF file: it does not begin with GGUF"
-    return None
