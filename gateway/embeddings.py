@@ -1,74 +1,64 @@
 """The straight line: from a checked request to vectors in their final form.
 
-    route -> texts -> keys -> memory -> whoever asks already -> upstream -> check, normalize, keep
+    route -> texts -> keys -> memory -> who asks already -> stores -> upstream -> check, normalize
+          -> keep: the vector that is stored first is the one that everybody gets
 
 It knows models, keys, entries and flights; it knows nothing of HTTP, of which servers stand
 behind a backend, or of metrics, which look at the result from outside.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, cast
 
+from gateway.accept import accept
 from gateway.cache.entry import Entry
-from gateway.cache.flight import Flight, Flights, land
+from gateway.cache.flight import Brought, Call, Flight, Flights, land
 from gateway.cache.keys import Key
-from gateway.cache.memory import MemoryStore
+from gateway.cache.tiered import TieredCache
+from gateway.embedded import Counts, Embedded, Texts, Work, gathered, recalled
 from gateway.errors import (
     InvalidInputError,
     InvalidRequestError,
-    UpstreamError,
+    NotCachedError,
     UpstreamTimeoutError,
 )
-from gateway.limits import count_tokens, split
-from gateway.route import Route
+from gateway.limits import count_tokens, must_count, split
 from gateway.routing import RoutingTable
-from gateway.types import Caller, EmbeddingRequest, RawEmbeddings, Text
-from gateway.vectors import InvalidVectorError, unit
+from gateway.types import USUAL, CacheControl, Caller, EmbeddingRequest, Text
 
-_THEIRS = (InvalidRequestError, UpstreamTimeoutError)
-"""Failures of a call that are about the request that began it, not about who joined it."""
 _TURNS = 3
 """Times a request joins others' calls, before it asks for itself what they did not bring."""
 
 
-@dataclass(slots=True)
-class Embedded:
-    """The answer: a JSON fragment for each input, in order, and what it took to make them."""
-
-    model: str
-    fragments: Sequence[bytes]
-    tokens: int
-    """Of the whole input, as if all of it had been computed."""
-    truncated: Sequence[int]
-    """Inputs, by position, of which the model saw only the beginning."""
-    billed: int
-    """Tokens that an upstream computed for this request."""
-    sources: Mapping[str, int]
-    """Inputs by where their vector came from: memory, flight, duplicate, upstream."""
-    headers: Mapping[str, str]
-    """What the upstream said of its rate limits."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """What one call brought."""
+class _Mode:
+    """How much a fetch has to do with what is kept, and with what others ask for."""
 
-    entries: Mapping[Key, Entry]
-    billed: int
-    headers: Mapping[str, str]
+    joins: bool
+    """Whether it looks into the stores, shares calls, and answers with the vector stored first."""
+    keeps: bool = True
+    """Whether what the upstream says is kept, where nothing is."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What the upstream calls for one request have in common."""
+_SHARED = _Mode(joins=True)
+_FRESH = _Mode(joins=False)
+_APART = _Mode(joins=False, keeps=False)
 
-    route: Route
-    fields: Mapping[str, Any]
-    base64: bool
-    deadline: float
-    counts: Mapping[Key, int] | None
+
+class _TextRefusedError(Exception):
+    """One text is at fault. `error` says why; the position in it means nothing to others."""
+
+    def __init__(self, key: Key, error: InvalidInputError) -> None:
+        super().__init__()
+        self.key = key
+        self.error = error
+
+
+_THEIRS = (InvalidRequestError, UpstreamTimeoutError, _TextRefusedError)
+"""Failures of a call that are about the request that began it, not about who joined it."""
 
 
 class CreatesEmbeddings(Protocol):
@@ -82,19 +72,28 @@ class CreatesEmbeddings(Protocol):
 
 
 class Embeddings:
-    """Makes vectors: each text once, each vector the one kept first."""
+    """Makes vectors: each text once, each vector the one stored first."""
 
-    def __init__(self, routes: RoutingTable, memory: MemoryStore, flights: Flights[_Part]) -> None:
+    def __init__(
+        self,
+        routes: RoutingTable,
+        cache: TieredCache,
+        flights: Flights,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._routes = routes
-        self._memory = memory
+        self._cache = cache
         self._flights = flights
+        self._now = now
 
     async def create(
         self, request: EmbeddingRequest, caller: Caller, *, deadline: float
     ) -> Embedded:
         """Embed every input of a request; `deadline` is a time of the event loop's clock.
 
-        Raises gateway.errors: 4xx for what the client can mend, UpstreamError and its kin else.
+        Raises gateway.errors: 4xx for what the client can mend, NotCachedError where only what is
+        kept was wanted, UpstreamError and its kin else.
         """
         route = self._routes.embedding(request.model, caller)
         fields = route.forwarded(request.extra)
@@ -104,152 +103,154 @@ class Embeddings:
             texts = route.texts(request)
         except InvalidInputError as error:
             raise error.at(error.item) from None
-        keys = route.keys(texts, request.seed, caller.tenant, fields)
-        entries: dict[Key, Entry] = {}
-        missing = self._still_missing(dict(zip(keys, texts, strict=True)), entries)
-        sources = {"memory": len(entries), "duplicate": len(keys) - len(entries) - len(missing)}
-        parts: Sequence[_Part] = ()
-        if missing:
-            try:
-                counts = await count_tokens(route, keys, texts, deadline)
-            except InvalidInputError as error:
-                raise error.at(error.item) from None
-            # Who asks does not change a vector: it goes upstream, and not into the key.
-            sent = fields if request.user is None else {**fields, "user": request.user}
-            call = _Call(route, sent, request.base64, deadline, counts)
-            parts = await self._fetch(call, keys, missing, entries)
-            asked = sum(len(part.entries) for part in parts)
-            sources |= {"upstream": asked, "flight": len(missing) - asked}
-            if request.dimensions is not None:
-                route.check_dimensions(request.dimensions, route.space.width)
-        return Embedded(
-            model=route.name,
-            fragments=[self._render(key, entries[key], request) for key in keys],
-            tokens=sum(entries[key].tokens for key in keys),
-            truncated=[index for index, key in enumerate(keys) if entries[key].truncated],
-            billed=sum(part.billed for part in parts),
-            sources=sources,
-            headers=parts[-1].headers if parts else {},
-        )
+        place, keys = route.keys(texts, request.seed, caller.tenant, fields)
+        if request.cache is USUAL and route.model.cached:
+            found = self._cache.recall(keys)
+            if all(found):
+                return recalled(
+                    request, route, keys, cast("list[Entry]", found), self._cache, self._now()
+                )
+        # Who asks does not change a vector: it goes upstream, and not into the key.
+        sent = fields if request.user is None else {**fields, "user": request.user}
+        unique = dict(zip(keys, texts, strict=True))
+        work = Work(route, place, keys, unique, sent, deadline)
+        if route.model.cached and not request.cache.no_store:
+            await self._gather(work, request.cache)
+        else:
+            work.forced = True
+            await self._fetch(work, unique, _APART)
+        if request.dimensions is not None:
+            route.check_dimensions(request.dimensions, route.space.width)
+        return gathered(request, work, self._cache, self._now())
 
-    async def _fetch(
-        self,
-        call: _Call,
-        keys: Sequence[Key],
-        missing: Mapping[Key, Text],
-        entries: dict[Key, Entry],
-    ) -> list[_Part]:
-        """Bring the missing texts into `entries`; return the parts that were asked for here.
+    async def _gather(self, work: Work, control: CacheControl) -> None:
+        """Bring every entry: what is kept where that will do, fresh ones for the others."""
+        only_kept = control.only_if_cached or work.route.model.offline
+        work.take(self._in_memory(work.texts), "memory")
+        if only_kept or control.dated:
+            work.take(await self._cache.look_up(work.place, list(work.missing)), "store")
+        stale = self._stale(work, control)
+        for key in stale:
+            del work.entries[key]
+        missing = work.missing
+        if missing and only_kept:
+            raise NotCachedError(work.keys.index(next(iter(missing))), len(missing))
+        if stale:
+            work.forced = True
+            await self._fetch(work, stale, _FRESH)
+        await self._fetch(work, missing, _SHARED)
+
+    def _in_memory(self, texts: Texts) -> dict[Key, Entry]:
+        keys = list(texts)
+        found = zip(keys, self._cache.recall(keys), strict=True)
+        return {key: entry for key, entry in found if entry is not None}
+
+    def _stale(self, work: Work, control: CacheControl) -> Texts:
+        """Return the texts whose kept vectors are older than the request wants them."""
+        if not control.dated:
+            return {}
+        oldest = self._now() - (control.max_age or 0)
+        entries = work.entries.items()
+        return {k: work.texts[k] for k, e in entries if control.no_cache or e.created < oldest}
+
+    async def _fetch(self, work: Work, texts: Texts, mode: _Mode) -> None:
+        """Bring these texts into `work.entries`.
 
         Texts that are on their way to somebody else are waited for. Where that call failed by a
         fault of its own request, or ran out of that request's time, they are asked for again.
         """
-        parts: list[_Part] = []
+        # Nobody joins a call whose vectors are not those that are kept.
+        flights = self._flights if mode.joins else Flights()
         turns = 0
-        while missing := self._still_missing(missing, entries):
+        while missing := {key: text for key, text in texts.items() if key not in work.entries}:
             turns += 1
-            joined = {key: self._flights.get(key) for key in missing} if turns <= _TURNS else {}
-            others = {flight for flight in joined.values() if flight is not None}
-            unasked = {key: text for key, text in missing.items() if joined.get(key) is None}
-            own = self._begin(call, unasked)
+            others: dict[Flight, list[Key]] = {}
+            unasked: dict[Key, Text] = {}
+            for key, text in missing.items():
+                flight = flights.get(key) if turns <= _TURNS else None
+                if flight is None:
+                    unasked[key] = text
+                else:
+                    others.setdefault(flight, []).append(key)
+            own = self._begin(work, unasked, mode, flights) if unasked else None
             try:
-                await land(list(own), others, _THEIRS)
-            except InvalidInputError as error:
-                raise error.at(keys.index(_culprit(error, own))) from None
-            parts += [flight.task.result() for flight in own]
-            for flight in (*own, *others):
-                if flight.task.exception() is None:
-                    brought = flight.task.result().entries
-                    entries.update((key, brought[key]) for key in missing if key in brought)
-        return parts
+                brought = await land(own, others, _THEIRS)
+            except _TextRefusedError as refused:
+                raise refused.error.at(work.keys.index(refused.key)) from None
+            work.entries.update((key, brought[key]) for key in missing if key in brought)
+            if mode.joins and len(work.entries) < len(work.texts):
+                work.entries.update(self._in_memory(work.missing))
 
-    def _still_missing(
-        self, texts: Mapping[Key, Text], entries: dict[Key, Entry]
-    ) -> Mapping[Key, Text]:
-        """Return the texts that are neither in `entries` nor, since somebody asked, in memory."""
-        missing = {}
-        for key, text in texts.items():
-            if key in entries:
-                continue
-            entry = self._memory.get(key)
-            if entry is None:
-                missing[key] = text
-            else:
-                entries[key] = entry
-        return missing
+    def _begin(self, work: Work, texts: Texts, mode: _Mode, flights: Flights) -> Flight:
+        """Start a flight for texts that nobody asks for: stores, limits, then upstream calls."""
 
-    def _begin(
-        self, call: _Call, texts: Mapping[Key, Text]
-    ) -> Mapping[Flight[_Part], Mapping[Key, Text]]:
-        """Start the upstream calls for texts that nobody asks for, as many as the limits want."""
-        backend = call.route.backend
-        parts = list(split(texts, backend.max_batch, backend.max_batch_bytes))
-        if len(parts) == 1:
-            return {self._flights.begin(texts, self._ask(call, texts)): texts}
+        async def find() -> Brought:
+            if not mode.joins:
+                return {}
+            found = await self._cache.look_up(work.place, list(texts))
+            work.sources.update(dict.fromkeys(found, "store"))
+            return found
+
+        async def plan(found: Brought) -> Iterator[tuple[Collection[Key], Call]]:
+            rest = {key: text for key, text in texts.items() if key not in found}
+            return self._calls(work, rest, mode, await _counts(work, rest, found))
+
+        if (mode.joins and self._cache.tiers) or must_count(work.route, texts.values()):
+            return flights.look_up(texts, find, plan)
+        return flights.ask(self._calls(work, texts, mode, None))
+
+    def _calls(
+        self, work: Work, texts: Texts, mode: _Mode, counts: Counts | None
+    ) -> Iterator[tuple[Collection[Key], Call]]:
+        """Yield the upstream calls for these texts, as many as the limits want."""
+        backend = work.route.backend
         places = asyncio.Semaphore(backend.parallel)
+        for part in split(texts, backend.max_batch, backend.max_batch_bytes):
+            yield part, self._ask(work, part, mode, counts, places)
 
-        async def in_turn(part: Mapping[Key, Text]) -> _Part:
-            async with places:
-                return await self._ask(call, part)
-
-        return {self._flights.begin(part, in_turn(part)): part for part in parts}
-
-    async def _ask(self, call: _Call, texts: Mapping[Key, Text]) -> _Part:
+    async def _ask(
+        self,
+        work: Work,
+        texts: Texts,
+        mode: _Mode,
+        counts: Counts | None,
+        places: asyncio.Semaphore,
+    ) -> Brought:
         """Ask the upstream for these texts, and keep what it says if all of it is sound."""
-        route = call.route
-        raw = await route.backend.embed(
-            route.upstream_model,
-            list(texts.values()),
-            fields=call.fields,
-            truncate=route.model.truncate,
-            deadline=call.deadline,
-        )
-        entries = dict(zip(texts, _entries(raw, route), strict=True))
-        for key, entry in entries.items():
-            if call.counts is not None:
-                entry.tokens, entry.estimated = call.counts[key], False
-            entry.render(base64=call.base64)
-            entries[key] = self._memory.add(key, entry)
-        return _Part(entries, sum(raw.tokens), raw.headers)
-
-    def _render(self, key: Key, entry: Entry, request: EmbeddingRequest) -> bytes:
-        if request.dimensions is not None and request.dimensions != entry.width:
-            try:
-                return entry.render_short(request.dimensions, base64=request.base64)
-            except InvalidVectorError:
-                raise InvalidRequestError(
-                    f"A vector's first {request.dimensions} components are all zero, and so have "
-                    "no direction; ask for more dimensions.",
-                    param="dimensions",
-                ) from None
-        if entry.has(base64=request.base64):
-            return entry.render(base64=request.base64)
-        fragment = entry.render(base64=request.base64)
-        self._memory.resize(key, entry)
-        return fragment
+        route = work.route
+        try:
+            async with places:
+                raw = await route.backend.embed(
+                    route.upstream_model,
+                    list(texts.values()),
+                    fields=work.fields,
+                    truncate=route.model.truncate,
+                    deadline=work.deadline,
+                )
+        except InvalidInputError as error:
+            raise _TextRefusedError(list(texts)[error.item], error) from None
+        made = dict(zip(texts, accept(raw, route, work.place, self._now()), strict=True))
+        if counts is not None:
+            for key, entry in made.items():
+                entry.tokens, entry.estimated = counts[key], False
+        kept = await self._cache.keep(work.place, made) if mode.keeps else {}
+        work.sources.update(dict.fromkeys(texts, "upstream"))
+        work.billed += sum(raw.tokens)
+        work.stored += sum(kept.get(key) is entry for key, entry in made.items())
+        work.headers = raw.headers
+        return kept if mode.joins else made
 
 
-def _culprit(error: InvalidInputError, own: Mapping[Flight[_Part], Mapping[Key, Text]]) -> Key:
-    """Return the key of the text at fault, from its position in the part that it was sent in."""
-    for flight, part in own.items():
-        if flight.task.done() and flight.task.exception() is error:
-            return list(part)[error.item]
-    raise LookupError("the error is not of these flights")
-
-
-def _entries(raw: RawEmbeddings, route: Route) -> list[Entry]:
-    """Check and normalize a whole answer; raise UpstreamError if any vector cannot be kept."""
-    truncated = raw.truncated or [False] * len(raw.rows)
+async def _counts(work: Work, texts: Texts, found: Brought) -> Counts | None:
+    """Return the tokens of each text where they can be known; refuse what is too much."""
+    if not must_count(work.route, texts.values()):
+        return None
+    # A text that stands in the request several times counts as often.
+    keys = [key for key in work.keys if key in texts]
+    known = {**work.entries, **found}
+    others = sum(known[key].tokens for key in work.keys if key in known)
     try:
-        entries = [
-            Entry(unit(row).tobytes(), tokens, estimated=raw.estimated, truncated=cut)
-            for row, tokens, cut in zip(raw.rows, raw.tokens, truncated, strict=True)
-        ]
-    except InvalidVectorError as error:
-        kind = "all zeros" if error.reason == "zero" else "not finite"
-        raise UpstreamError(
-            f"The answer of upstream '{route.backend.name}' was refused: a vector is {kind}.",
-            code="upstream_invalid_response",
-        ) from None
-    route.space.admit(entries[0].width, route.backend.name)
-    return entries
+        counts = await count_tokens(work.route, [texts[k] for k in keys], others, work.deadline)
+    except InvalidInputError as error:
+        raise _TextRefusedError(keys[error.item], error) from None
+    return None if counts is None else dict(zip(keys, counts, strict=True))

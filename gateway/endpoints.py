@@ -13,6 +13,7 @@ from gateway.backends.local import EngineStatus
 from gateway.catalog import Catalog
 from gateway.embeddings import CreatesEmbeddings
 from gateway.errors import NotFoundError, PayloadTooLargeError, UnsupportedMediaError
+from gateway.http_cache import cache_control, cache_headers
 from gateway.keyring import Keyring
 from gateway.schemas import (
     embedding_response,
@@ -42,14 +43,15 @@ class EmbeddingsEndpoint:
         """Answer one request."""
         deadline = asyncio.get_running_loop().time() + self._request_timeout
         caller = self._keyring.caller(scope["headers"])
-        request = parse_embedding_request(await read_json(scope, receive, self._max_body))
+        control = cache_control(scope["headers"])
+        request = parse_embedding_request(await read_json(scope, receive, self._max_body), control)
         scope["gateway.model"] = request.model
         embedded = await self._embeddings.create(request, caller, deadline=deadline)
         body = embedding_response(embedded)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            (b"cache-status", cache_status(embedded.sources)),
+            *cache_headers(embedded),
         ]
         if embedded.billed:
             headers.append((b"x-gateway-billed-tokens", b"%d" % embedded.billed))
@@ -117,16 +119,6 @@ def ranges(positions: Sequence[int]) -> bytes:
         else:
             runs.append([position])
     return ",".join("-".join(map(str, run)) for run in runs).encode()
-
-
-def cache_status(sources: Mapping[str, int]) -> bytes:
-    """Return the `Cache-Status` of RFC 9211: a hit only if nothing went out for this request."""
-    sent, waited = sources.get("upstream", 0), sources.get("flight", 0)
-    if not sent and not waited:
-        return b"gateway; hit"
-    forward = b"partial" if sources["memory"] else b"miss"
-    detail = ", ".join(f"{source}={count}" for source, count in sources.items() if count)
-    return b'gateway; fwd=%b; detail="%b"' % (forward, detail.encode())
 
 
 class ModelEndpoints:

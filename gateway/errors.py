@@ -14,6 +14,7 @@
     ├── UpstreamError               502  the upstream failed, or its answer cannot be trusted
     │   ├── UpstreamTimeoutError    504
     │   └── UpstreamConnectError    502  no answer was had: safe to ask again
+    ├── NotCachedError              504  only what is kept was wanted, and it is not
     ├── UnavailableError            503  overloaded, or the engine is not there (yet)
     └── ConfigError                 (never sent: start, check and reload report it)
 
@@ -165,6 +166,24 @@ class UpstreamConnectError(UpstreamError):
     """The connection could not be made or broke before a whole answer was there."""
 
     default_code = "upstream_unreachable"
+
+
+class NotCachedError(GatewayError):
+    """A text's vector is not kept, and nobody may be asked for it; asking again cannot help."""
+
+    status = 504
+    type = "not_cached"
+    default_code = "not_cached"
+
+    def __init__(self, item: int, missing: int) -> None:
+        """`item` is the position of the first of the `missing` texts."""
+        more = "" if missing == 1 else f", and so are {missing - 1} more texts"
+        super().__init__(
+            f"'input[{item}]' is not in the cache{more}, and nothing else may be asked: the "
+            "gateway or this model is offline, or the request said only-if-cached.",
+            param="input",
+            headers={"x-should-retry": "false"},
+        )
 
 
 class UnavailableError(GatewayError):

@@ -4,7 +4,7 @@ Pure but for asking a tokenizer or the backend; it knows nothing of caches or an
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gateway.cache.keys import Key
 from gateway.errors import TooManyTokensError, UpstreamTimeoutError, context_length_exceeded
@@ -19,30 +19,36 @@ _COUNTED_AT_ONCE = 4096
 """Characters that a tokenizer counts in about a millisecond: more of them leave the event loop."""
 
 
+def must_count(route: Route, texts: Collection[Text]) -> bool:
+    """Whether the tokens of these texts have to be known before the upstream is asked."""
+    if route.model.count or route.model.max_tokens is not None:
+        return True
+    # Fewer bytes than that cannot be too many tokens, special ones included.
+    return 4 * sum(map(len, texts)) > TOKENS_PER_REQUEST - 2 * len(texts)
+
+
 async def count_tokens(
-    route: Route, keys: Sequence[Key], texts: Sequence[Text], deadline: float
-) -> Mapping[Key, int] | None:
-    """Return the exact tokens of each text by key, or None where they need not or cannot be known.
+    route: Route, texts: Sequence[Text], others: int, deadline: float
+) -> Sequence[int] | None:
+    """Return the exact tokens of each text, or None where they cannot be known.
 
     Raises InvalidInputError for a text over the model's `max_tokens`, TooManyTokensError for all
-    of them together, UpstreamTimeoutError at the deadline.
+    of them together with the request's `others`, UpstreamTimeoutError at the deadline.
     """
     limit = route.model.max_tokens
-    characters = sum(map(len, texts))
-    counts: Sequence[int] | None = None
+    counts: Sequence[int] | None
     if route.model.count:
-        counts = await _counted(route, texts, characters, deadline)
-    elif limit is not None or 4 * characters > TOKENS_PER_REQUEST - 2 * len(texts):
-        # Fewer bytes than that cannot be too many tokens, special ones included.
+        counts = await _counted(route, texts, sum(map(len, texts)), deadline)
+    else:
         counts = await route.backend.count(texts, deadline=deadline)
     if counts is None:
         return None
     for index, count in enumerate(counts):
         if limit is not None and count > limit:
             raise context_length_exceeded(count, limit, index)
-    if sum(counts) > TOKENS_PER_REQUEST:
-        raise TooManyTokensError(sum(counts), TOKENS_PER_REQUEST)
-    return dict(zip(keys, counts, strict=True))
+    if sum(counts) + others > TOKENS_PER_REQUEST:
+        raise TooManyTokensError(sum(counts) + others, TOKENS_PER_REQUEST)
+    return counts
 
 
 async def _counted(

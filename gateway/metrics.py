@@ -1,27 +1,31 @@
-"""All of Prometheus: the collectors, and the wrappers that put them around the seams.
+"""All of Prometheus: the collectors; `observed` puts them around the seams.
 
 Labels come from the config only: a model name that no route covers is `other`. With several
 workers prometheus-client keeps its values in files that every worker reads at a scrape.
 """
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway import __version__
-from gateway.backends.transport import Reply, Transport
-from gateway.cache.memory import MemoryStore
-from gateway.embeddings import CreatesEmbeddings, Embedded
-from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
-from gateway.types import Caller, EmbeddingRequest
+from gateway.cache.store import StoreError
+from gateway.cache.tiered import TieredCache
+from gateway.embedded import Embedded
 
 BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
 """Seconds. A hit takes well under a millisecond, an upstream under pressure a minute."""
+
+_FRESH = 1.0
+"""Seconds that the figures of a worker may lag behind where another one is asked for them."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -34,9 +38,10 @@ class Metrics:
         # Long, because every collector stands here, and nowhere else.
         self._registry = registry
         self._label = label
-        # Finding a child again costs a tenth of asking its collector for it.
-        self._finished: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._children: dict[tuple[Counter, str, str], Counter] = {}
+        self._tally: dict[tuple[Counter, tuple[str, ...]], float] = defaultdict(float)
+        self._durations: dict[tuple[str, str], Histogram] = {}
+        # First of all collectors: whenever any is read, what was tallied is in them.
+        registry.register(self)
         self.requests = Counter(
             "embgw_requests",
             "Requests by operation, model and status code.",
@@ -75,48 +80,148 @@ class Metrics:
             buckets=BUCKETS,
             registry=registry,
         )
-        self.cache_bytes = self._gauge("embgw_cache_bytes", "Bytes of the memory tier.", ["tier"])
-        self.cache_entries = self._gauge("embgw_cache_entries", "Vectors kept.", ["tier"])
-        self.engine_queue = self._engine("embgw_engine_queue_depth", "Texts waiting for a context.")
-        self.engine_busy = self._engine("embgw_engine_contexts_busy", "Contexts that decode now.")
-        self.engine_memory = self._engine("embgw_engine_resident_bytes", "Memory of the engine.")
-        self.engine_restarts = self._engine(
-            "embgw_engine_restarts", "Times the engine was started again since the gateway began."
+        self.cost = Counter(
+            "embgw_cost_usd",
+            "US dollars for tokens that were computed upstream, and for those that were not.",
+            ["model", "kind"],
+            registry=registry,
         )
-        self.engine_texts = self._engine(
-            "embgw_engine_decoded_texts", "Texts that this engine process has decoded."
+        self._cache(registry)
+        self.engine_queue = self._newest(
+            "embgw_engine_queue_depth", "Texts waiting for a context.", "engine"
+        )
+        self.engine_busy = self._newest(
+            "embgw_engine_contexts_busy", "Contexts that decode now.", "engine"
+        )
+        self.engine_memory = self._newest(
+            "embgw_engine_resident_bytes", "Memory of the engine.", "engine"
+        )
+        self.engine_restarts = self._newest(
+            "embgw_engine_restarts",
+            "Times the engine was started again since the gateway began.",
+            "engine",
+        )
+        self.engine_texts = self._newest(
+            "embgw_engine_decoded_texts",
+            "Texts that this engine process has decoded.",
+            "engine",
         )
         build = self._gauge("embgw_build_info", "Version of the gateway.", ["version"])
         build.labels(__version__).set(1)
 
+    def _cache(self, registry: CollectorRegistry) -> None:
+        self.operations = Counter(
+            "embgw_cache_operations",
+            "Operations of stores by result: ok, or why not.",
+            ["tier", "operation", "result"],
+            registry=registry,
+        )
+        self.operation_seconds = Histogram(
+            "embgw_cache_operation_duration_seconds",
+            "One operation of a store.",
+            ["tier", "operation"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.corrupt_entries = Counter(
+            "embgw_cache_corrupt_entries",
+            "Entries that were damaged, and replaced instead of served.",
+            ["tier"],
+            registry=registry,
+        )
+        self.evictions = Counter(
+            "embgw_cache_evictions",
+            "Entries that made room for others.",
+            ["tier"],
+            registry=registry,
+        )
+        self.cache_bytes = self._gauge(
+            "embgw_cache_bytes", "Bytes of vectors in the workers' memory, by tier.", ["tier"]
+        )
+        self.cache_entries = self._gauge(
+            "embgw_cache_entries", "Vectors in the workers' memory, by tier.", ["tier"]
+        )
+        self.store_bytes = self._newest("embgw_store_bytes", "Bytes in a store.", "tier")
+        self.store_entries = self._newest("embgw_store_entries", "Entries in a store.", "tier")
+        self.store_up = self._newest("embgw_store_up", "Whether a store can be read now.", "tier")
+        self._evicted: dict[str, int] = {}
+
     def request(self, operation: str, model: str | None, status: int, seconds: float) -> None:
         """Count a request at its end."""
         label = "" if model is None else self._label(model)
-        key = (operation, label, status)
-        children = self._finished.get(key)
-        if children is None:
-            children = self._finished[key] = (
-                self.requests.labels(operation, label, str(status)),
-                self.seconds.labels(operation, label),
-            )
-        children[0].inc()
-        children[1].observe(seconds)
+        self._tally[self.requests, (operation, label, str(status))] += 1
+        duration = self._durations.get((operation, label))
+        if duration is None:
+            duration = self._durations[operation, label] = self.seconds.labels(operation, label)
+        duration.observe(seconds)
 
     def embedded(self, model: str, result: Embedded) -> None:
         """Count what became of a request's texts and tokens."""
         label = self._label(model)
+        tally = self._tally
         for source, texts in result.sources.items():
             if texts:
-                self._child(self.inputs, label, source).inc(texts)
+                tally[self.inputs, (label, source)] += texts
+        spared = max(0, result.tokens - result.billed)
         if result.billed:
-            self._child(self.tokens, label, "upstream").inc(result.billed)
-        if result.tokens > result.billed:
-            self._child(self.tokens, label, "cache").inc(result.tokens - result.billed)
+            tally[self.tokens, (label, "upstream")] += result.billed
+        if spared:
+            tally[self.tokens, (label, "cache")] += spared
+        if result.price:
+            tally[self.cost, (label, "spent")] += result.billed * result.price / 1e6
+            tally[self.cost, (label, "saved")] += spared * result.price / 1e6
 
-    def memory(self, memory: MemoryStore) -> None:
-        """Bring the memory tier's gauges up to date."""
-        self.cache_bytes.labels("memory").set(memory.bytes)
-        self.cache_entries.labels("memory").set(len(memory))
+    def collect(self) -> list[Metric]:
+        """Bring the counters up to date; see `flush`. Prometheus asks for it before it reads."""
+        self.flush()
+        return []
+
+    def flush(self) -> None:
+        """Add what was tallied to the counters.
+
+        A counter of prometheus-client takes a microsecond, in files several; a request needs five.
+        """
+        tally, self._tally = self._tally, defaultdict(float)
+        for (counter, labels), amount in tally.items():
+            counter.labels(*labels).inc(amount)
+
+    def corrupt(self, tier: str) -> None:
+        """Count an entry that was found damaged."""
+        self.corrupt_entries.labels(tier).inc()
+
+    def operation(self, tier: str, operation: str, result: str, seconds: float) -> None:
+        """Count an operation of a store at its end."""
+        self.operations.labels(tier, operation, result).inc()
+        self.operation_seconds.labels(tier, operation).observe(seconds)
+
+    async def keep_up(self, cache: TieredCache) -> None:
+        """Bring everything up to date every second, for other workers to read; until cancelled."""
+        while True:
+            await asyncio.sleep(_FRESH)
+            self.flush()
+            await self.cache(cache)
+
+    async def cache(self, cache: TieredCache) -> None:
+        """Bring the figures of the cache up to date; stores that are away keep their last ones."""
+        self.cache_bytes.labels("memory").set(cache.memory.bytes)
+        self.cache_entries.labels("memory").set(len(cache.memory))
+        self._evict("memory", cache.memory.evicted)
+        for tier in cache.tiers:
+            up = tier.known and not tier.reading.is_open
+            self.store_up.labels(tier.name).set(up)
+            if not up:
+                continue
+            with suppress(StoreError):
+                usage = await tier.store.usage()
+                self.store_bytes.labels(tier.name).set(usage.bytes)
+                self.store_entries.labels(tier.name).set(usage.entries)
+                self._evict(tier.name, usage.evicted)
+
+    def _evict(self, tier: str, evicted: int) -> None:
+        before = self._evicted.get(tier, 0)
+        self._evicted[tier] = evicted
+        # A store that counts for itself begins at 0 again when it is restarted.
+        self.evictions.labels(tier).inc(max(0, evicted - before))
 
     def engines(
         self, figures: Mapping[str, Mapping[str, Any] | None], restarts: Mapping[str, int]
@@ -139,102 +244,18 @@ class Metrics:
 
     def page(self, directory: str | None) -> bytes:
         """Return the text of `/metrics`: of all workers where they share a `directory`."""
+        self.flush()
         if directory is None:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         MultiProcessCollector(together, path=directory)  # type: ignore[no-untyped-call]
         return generate_latest(together)
 
-    def _child(self, parent: Counter, model: str, value: str) -> Counter:
-        key = (parent, model, value)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = parent.labels(model, value)
-        return child
-
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
         # Bytes and entries of all workers add up; a figure of an engine is the newest anyone saw.
         return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="livesum")
 
-    def _engine(self, name: str, text: str) -> Gauge:
+    def _newest(self, name: str, text: str, label: str) -> Gauge:
         return Gauge(
-            name, text, ["engine"], registry=self._registry, multiprocess_mode="livemostrecent"
+            name, text, [label], registry=self._registry, multiprocess_mode="livemostrecent"
         )
-
-
-class ObservedEmbeddings:
-    """The straight line, watched."""
-
-    def __init__(self, inner: CreatesEmbeddings, metrics: Metrics) -> None:
-        self._inner = inner
-        self._metrics = metrics
-
-    async def create(
-        self, request: EmbeddingRequest, caller: Caller, *, deadline: float
-    ) -> Embedded:
-        """See Embeddings.create."""
-        embedded = await self._inner.create(request, caller, deadline=deadline)
-        self._metrics.embedded(request.model, embedded)
-        return embedded
-
-
-class ObservedTransport:
-    """A transport, watched: every call has an outcome and a duration."""
-
-    def __init__(
-        self,
-        inner: Transport,
-        metrics: Metrics,
-        upstream: str,
-        clock: Callable[[], float],
-    ) -> None:
-        self._inner = inner
-        self._calls = metrics.calls
-        self._upstream = upstream
-        self._seconds = metrics.call_seconds.labels(upstream)
-        self._ok = metrics.calls.labels(upstream, "ok")
-        self._clock = clock
-
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        *,
-        timeout: float,  # noqa: ASYNC109
-    ) -> Reply:
-        """See Transport.send."""
-        began = self._clock()
-        outcome = "cancelled"
-        try:
-            reply = await self._inner.send(method, url, headers, body, timeout=timeout)
-            outcome = _outcome(reply.status)
-        except UpstreamTimeoutError:
-            outcome = "timeout"
-            raise
-        except UpstreamConnectError:
-            outcome = "connect"
-            raise
-        except UpstreamError:
-            outcome = "bad_answer"
-            raise
-        finally:
-            self._seconds.observe(self._clock() - began)
-            if outcome == "ok":
-                self._ok.inc()
-            else:
-                self._calls.labels(self._upstream, outcome).inc()
-        return reply
-
-    async def aclose(self) -> None:
-        """See Transport.aclose."""
-        await self._inner.aclose()
-
-
-def _outcome(status: int) -> str:
-    if status < 300:
-        return "ok"
-    if status == 429:
-        return "429"
-    return "3xx" if status < 400 else "4xx" if status < 500 else "5xx"

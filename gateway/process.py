@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -30,6 +30,7 @@ from gateway.engines import EngineKeeper, EngineLoadError, engine_paths
 from gateway.gguf import describe, sha256_file
 from gateway.logs import open_log
 from gateway.server import GRACE, Listeners, StartError, listen, make_server
+from gateway.stores import CacheSecret, common_secret, open_stores
 
 Announce = Callable[[str, Mapping[str, EngineStatus]], None]
 """Told once, when everything listens: the base_url, and the state of each engine by upstream."""
@@ -53,6 +54,8 @@ class Running:
     listeners: Listeners
     directory: Path
     """A private place for the sockets, status files and journals of the engines."""
+    secret: CacheSecret | None = None
+    """What vectors are named with; found once, so that workers agree while a store is away."""
 
 
 def serve(config: Config, announce: Announce) -> None:
@@ -72,7 +75,9 @@ async def _serve(running: Running, announce: Announce) -> None:
     config = running.config
     log = open_log(config.server.log_level, config.server.log_format)
     stopping = _stop_on_signals(running.directory)
-    keepers = _keepers(running, log)
+    running = replace(running, secret=await _secret(config, log))
+    # Offline nothing is asked, so nobody has to be there to answer.
+    keepers = [] if config.server.offline else _keepers(running, log)
     try:
         for keeper in keepers:
             keeper.start()
@@ -91,6 +96,15 @@ async def _serve(running: Running, announce: Announce) -> None:
         load.cancel()
         await asyncio.gather(load, return_exceptions=True)
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
+
+
+async def _secret(config: Config, log: structlog.stdlib.BoundLogger) -> CacheSecret:
+    stores = open_stores(config.cache, log)
+    try:
+        return await common_secret(config.cache, stores)
+    finally:
+        for store in stores:
+            await store.aclose()
 
 
 async def _load(
@@ -130,6 +144,7 @@ async def _work(
         running.config,
         running.directory,
         log,
+        secret=running.secret,
         metrics_directory=metrics_directory,
         draining=stopping.is_set,
     )

@@ -4,12 +4,13 @@ A Route holds all that the config says about a model and turns a request into wh
 texts, which keys, which width. It asks nobody.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.backends.base import EmbeddingBackend
-from gateway.cache.keys import Key, Keyspace
+from gateway.cache.keys import Key
+from gateway.cache.scopes import Place, Scope, Scopes
 from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
 from gateway.tokens import Cl100k
 from gateway.types import EmbeddingRequest, Text
@@ -39,6 +40,12 @@ class EmbeddingModel:
     forward: Sequence[str] = ()
     local: bool = False
     """Whether it runs here: then a lone empty text is embedded, where OpenAI refuses it."""
+    cached: bool = True
+    """Whether vectors are kept at all."""
+    offline: bool = False
+    """Whether only what is kept is answered."""
+    price: float | None = None
+    """US dollars for a million tokens."""
     by_name: Callable[[str], Mapping[str, Any]] | None = None
     """For a pattern: which of the fields above are others for a name that fits it."""
 
@@ -79,17 +86,21 @@ class Route:
         prefix: str,
         space: Space,
         cl100k: Cl100k,
-        secret: bytes,
+        scopes: Scopes,
     ) -> None:
         self.model = model
         self.name = name
         self.backend = model.backend
         self.upstream_model = model.upstream_model or name
         self.space = space
+        self.price = model.price
         self._prefix = prefix
         self._cl100k = cl100k
-        self._secret = secret
-        self._keyspaces: dict[str, Keyspace] = {}
+        self._identity = (
+            f"{model.identity}\n{self.upstream_model}" if model.named else model.identity
+        )
+        self._all_scopes = scopes
+        self._scopes: dict[str, Scope] = {}
 
     def texts(self, request: EmbeddingRequest) -> Sequence[Text]:
         """Return the inputs as they are embedded: ids decoded where they mean text, prefixed.
@@ -110,16 +121,23 @@ class Route:
             return inputs
         return [self._decoded(ids, item) for item, ids in enumerate(inputs)]
 
-    def keys(self, texts: Iterable[Text], seed: int | None, tenant: str, fields: Any) -> list[Key]:
-        """Return the cache key of each text."""
-        keyspace = self._keyspaces.get(tenant)
-        if keyspace is None:
-            identity = self.model.identity
-            if self.model.named:
-                identity = f"{identity}\n{self.upstream_model}"
-            keyspace = Keyspace(self._secret, tenant=tenant, identity=identity)
-            self._keyspaces[tenant] = keyspace
-        return keyspace.keys(texts, seed, fields)
+    def keys(
+        self, texts: Sequence[Text], seed: int | None, tenant: str, fields: Mapping[str, Any]
+    ) -> tuple[Place, list[Key]]:
+        """Return where the tenant's vectors are kept now, and the key of each text there."""
+        scope = self._scopes.get(tenant)
+        if scope is None:
+            scope = self._all_scopes.of(tenant, self._identity, self.name)
+            self._scopes[tenant] = scope
+        place = scope.place
+        return place, place.keyspace.keys(texts, seed, fields)
+
+    def admit(self, width: int, scope: Scope) -> None:
+        """Learn the width of the model's vectors, or raise UpstreamError for another one."""
+        if self.space.width is None:
+            # Another worker, or this one before it was restarted, may know it from the store.
+            self.space.width = scope.fact.width
+        self.space.admit(width, self.backend.name)
 
     def forwarded(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the body fields that go upstream; raise for one that would change vectors."""

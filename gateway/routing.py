@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from cachetools import LRUCache
 
+from gateway.cache.scopes import Scopes
 from gateway.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
 from gateway.route import ChatModel, EmbeddingModel, Route, Space
 from gateway.tokens import Cl100k
@@ -21,11 +22,11 @@ class RoutingTable:
     """All models of a config. Names that nobody serves raise NotFoundError, never a neighbour."""
 
     def __init__(
-        self, models: Sequence[EmbeddingModel | ChatModel], cl100k: Cl100k, secret: bytes
+        self, models: Sequence[EmbeddingModel | ChatModel], cl100k: Cl100k, scopes: Scopes
     ) -> None:
         self.models = models
         self._cl100k = cl100k
-        self._secret = secret
+        self._scopes = scopes
         self._routes: dict[str, Route] = {}
         self._by_pattern: LRUCache[str, Route] = LRUCache(_ROUTES_KEPT)
         self._labels: dict[str, str] = {}
@@ -95,7 +96,7 @@ class RoutingTable:
         space = self._spaces.get(name)
         if space is None:
             space = self._spaces[name] = Space(model.backend.info().width)
-        return Route(model, name, prefix, space, self._cl100k, self._secret)
+        return Route(model, name, prefix, space, self._cl100k, self._scopes)
 
     def _resolve(self, name: str, caller: Caller) -> Route:
         model = self.find(name) if "*" not in name else None

@@ -11,10 +11,10 @@ from typing import Annotated, Any, NoReturn, cast
 import msgspec
 from msgspec import Meta
 
-from gateway.embeddings import Embedded
+from gateway.embedded import Embedded
 from gateway.errors import InvalidRequestError, TooManyTokensError
 from gateway.limits import TOKENS_PER_REQUEST
-from gateway.types import EmbeddingRequest, Text
+from gateway.types import USUAL, CacheControl, EmbeddingRequest, Text
 
 MAX_NAME = 256
 """Characters of a model's name; a pattern of the config would cover any number."""
@@ -47,7 +47,7 @@ _NOTHING: Mapping[str, Any] = {}
 _PATH = re.compile(r" - at `\$(?:\.(?P<field>\w+))?(?P<items>(?:\[\d+\])*)[^`]*`$")
 
 
-def parse_embedding_request(body: bytes) -> EmbeddingRequest:
+def parse_embedding_request(body: bytes, control: CacheControl = USUAL) -> EmbeddingRequest:
     """Read the body of `POST /v1/embeddings`; raise InvalidRequestError for whatever is wrong."""
     try:
         asked = _decode(body)
@@ -72,6 +72,7 @@ def parse_embedding_request(body: bytes) -> EmbeddingRequest:
         dimensions=asked.dimensions,
         seed=asked.seed,
         user=asked.user,
+        cache=control,
         extra=extra,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 Text = str | tuple[int, ...]
 """One input: a text, or the ids of a tokenizer's tokens."""
@@ -16,7 +17,29 @@ Row = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingRequest:
+class CacheControl:
+    """What a request says of vectors that are kept (RFC 9111, 5.2.1)."""
+
+    no_cache: bool = False
+    """A fresh vector, whatever is kept; what is kept stays."""
+    no_store: bool = False
+    """A fresh vector, of which nothing is kept."""
+    only_if_cached: bool = False
+    """What is kept, or nothing."""
+    max_age: int | None = None
+    """Seconds: a vector that was kept longer will not do."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether what is kept may not be good enough."""
+        return self.no_cache or self.max_age is not None
+
+
+USUAL = CacheControl()
+"""What most requests say: nothing."""
+
+
+class EmbeddingRequest(Struct, frozen=True):
     """What a client asks of `POST /v1/embeddings`, checked for shape."""
 
     model: str
@@ -25,7 +48,8 @@ class EmbeddingRequest:
     dimensions: int | None = None
     seed: int | None = None
     user: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    cache: CacheControl = USUAL
+    extra: Mapping[str, Any] = {}
     """Body fields beyond OpenAI's and ours; the model's `forward` list decides about them."""
 
 
@@ -40,6 +64,8 @@ class RawEmbeddings:
     """True where the upstream gave only a sum and the split over the texts is ours."""
     truncated: Sequence[bool] | None = None
     """For each text, whether the backend cut it (only where the config asks for it)."""
+    fingerprint: str = ""
+    """What made them, as far as it says: at most 255 bytes."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Upstream headers the client should see (`x-ratelimit-*`)."""
 

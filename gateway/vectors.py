@@ -16,6 +16,11 @@ from gateway.types import Row
 Unit = npt.NDArray[np.float32]
 """A vector of L2 norm 1: shape (width,), float32."""
 
+try:
+    import orjson
+except ImportError:  # the extra [fast] has it
+    orjson = None  # type: ignore[assignment]
+
 _FLOAT32_LE = np.dtype("<f4")
 _encode = msgspec.json.Encoder().encode
 
@@ -65,4 +70,9 @@ def to_floats(vector: bytes) -> bytes:
     Each is written as the shortest text of the equal float64, so that a client that reads doubles
     gets the very float32 that the base64 form holds.
     """
-    return _encode(np.frombuffer(vector, dtype=_FLOAT32_LE).astype(np.float64).tolist())
+    exact = np.frombuffer(vector, dtype=_FLOAT32_LE).astype(np.float64)
+    if orjson is not None:
+        # No list of Python's numbers in between: less than half the time. It is copied, as orjson
+        # leaves up to as much room again behind what it wrote, and this is going to be kept.
+        return bytes(memoryview(orjson.dumps(exact, option=orjson.OPT_SERIALIZE_NUMPY)))
+    return _encode(exact.tolist())

@@ -3,8 +3,12 @@
 import asyncio
 from base64 import b64decode
 
+import structlog
+
 from gateway.cache.flight import Flights
 from gateway.cache.memory import MemoryStore
+from gateway.cache.scopes import Scopes
+from gateway.cache.tiered import TieredCache
 from gateway.embeddings import Embeddings
 from gateway.errors import InvalidInputError
 from gateway.route import EmbeddingModel
@@ -27,8 +31,10 @@ class Line:
         models = [EmbeddingModel("m", self.backend, **options)]
         self.memory = MemoryStore(memory)
         self.flights = Flights()
-        routes = RoutingTable(models, CL100K, secret=b"s" * 32)
-        self.embeddings = Embeddings(routes, self.memory, self.flights)
+        scopes = Scopes(b"s" * 32)
+        self.cache = TieredCache(self.memory, [], scopes, log=structlog.get_logger())
+        routes = RoutingTable(models, CL100K, scopes)
+        self.embeddings = Embeddings(routes, self.cache, self.flights)
 
     async def ask(self, *texts, timeout=5.0, caller=None, **fields):
         deadline = asyncio.get_running_loop().time() + timeout

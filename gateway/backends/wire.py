@@ -26,10 +26,14 @@ class _Answer(msgspec.Struct):
     usage: Any = None
     input_tokens: Any = None
     truncated: Any = None
+    system_fingerprint: Any = None
 
 
 _MOST_TOKENS = 10**9
 """More than any answer can be about; larger numbers count as not said."""
+
+MAX_FINGERPRINT = 255
+"""Bytes; a longer one counts as not said."""
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
@@ -53,7 +57,9 @@ def read_embeddings(
         _refuse(upstream, "its vectors have different widths")
     tokens, estimated = _tokens(answer, sizes)
     truncated = answer.truncated if _fits(answer.truncated, bool, len(sizes)) else None
-    return RawEmbeddings(rows, tokens, estimated, truncated)
+    said = answer.system_fingerprint
+    fingerprint = said if isinstance(said, str) and len(said.encode()) <= MAX_FINGERPRINT else ""
+    return RawEmbeddings(rows, tokens, estimated, truncated, fingerprint)
 
 
 def _placed(items: list[_Item], count: int, by_position: bool, upstream: str) -> list[_Item]:

@@ -4,12 +4,13 @@ import msgspec
 
 from gateway.vectors import shorten, to_base64, to_floats
 
-_OVERHEAD = 350
+_OVERHEAD = 400
 """Bytes of the objects around the payload (entry, key, dictionary and LRU slots), CPython 3.11."""
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One text's vector. Immutable but for the rendered forms, which are made at most once.
+    """One text's vector. Immutable but for the rendered forms, which are made at most once, and for
+    whether it is shared.
 
     Outside the garbage collector's sight, as it refers to nothing that could refer back: with
     100,000 kept, looking through them made pauses of 150 ms.
@@ -19,10 +20,19 @@ class Entry(msgspec.Struct, gc=False):
     """The full-width unit vector, little-endian float32."""
     tokens: int
     """As the backend counted the text."""
+    created: float
+    """Unix time at which the vector was made."""
     estimated: bool = False
     """Whether `tokens` is a share of a batch's sum."""
     truncated: bool = False
     """Whether the model saw only the beginning of the text."""
+    fingerprint: str = ""
+    """What made it, as far as the backend says: at most 255 bytes."""
+    namespace: str = ""
+    """Where the stores keep it; see cache.store."""
+    shared: bool = True
+    """False while another worker or replica may have another vector, as the store that they share
+    is away; for ever, if that one had one by then."""
     base64: bytes | None = None
     floats: bytes | None = None
 

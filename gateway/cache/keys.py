@@ -4,12 +4,18 @@ A key is a keyed BLAKE2b digest over (format version, tenant, identity, generati
 fields, seed, text). Every part is written with its length or a fixed width, so no two different
 requests can spell the same bytes. Without the secret nobody can test whether a text was embedded.
 Not in a key: encoding_format, dimensions, user, the alias used, list or string.
+
+It is made in two steps: all but the text gives a key of 32 bytes, once for many requests, and the
+text is digested behind that one. A secret before the text keys BLAKE2 as well as its key parameter
+does, since its digests cannot be extended, and takes half the time for a short text.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import repeat
 from struct import pack
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -22,34 +28,60 @@ FORMAT = 1
 """Raised whenever the encoding below or the meaning of an entry changes."""
 
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
+_copy, _update, _digest = blake2b.copy, blake2b.update, blake2b.digest
 
 
 class Keyspace:
-    """Makes the keys of one (tenant, model identity); cheap to keep, cheap to ask."""
+    """Makes the keys of one (tenant, model identity, generation); cheap to keep and to ask."""
 
     def __init__(self, secret: bytes, *, tenant: str, identity: str, generation: int = 0) -> None:
         """`secret` is 16 to 64 bytes; `identity` names the vector space, not the model's alias."""
         self._base = blake2b(key=secret, digest_size=32)
         for part in (str(FORMAT), tenant, identity, str(generation)):
             self._base.update(_sized(part.encode()))
+        self._usual = self._begun(b"t", None, None)
 
     def keys(
-        self, texts: Iterable[Text], seed: int | None, forwarded: Mapping[str, Any] | None = None
+        self, texts: Sequence[Text], seed: int | None, forwarded: Mapping[str, Any] | None = None
     ) -> list[Key]:
         """Return a key for each text, in order. `forwarded` are the body fields sent upstream."""
-        draw = self._base.copy()
-        draw.update(_sized(_encode_canonical(forwarded) if forwarded else b""))
+        if set(map(type, texts)) == {str}:
+            # The usual case, without a line of Python for each text.
+            usual = seed is None and not forwarded
+            begun = self._usual if usual else self._begun(b"t", seed, forwarded)
+            digests = list(map(_copy, repeat(begun, len(texts))))
+            deque(map(_update, digests, map(str.encode, cast("Sequence[str]", texts))), maxlen=0)
+            return list(map(_digest, digests))
+        return [self._key(text, seed, forwarded) for text in texts]
+
+    def _key(self, text: Text, seed: int | None, forwarded: Mapping[str, Any] | None) -> Key:
+        if isinstance(text, str):
+            digest, encoded = self._begun(b"t", seed, forwarded), text.encode()
+        else:
+            digest, encoded = self._begun(b"i", seed, forwarded), pack(f"<{len(text)}Q", *text)
+        digest.update(encoded)
+        return digest.digest()
+
+    def _begun(self, kind: bytes, seed: int | None, forwarded: Mapping[str, Any] | None) -> blake2b:
+        """Return a digest to which only a text of this kind has to be added."""
+        base = self._base.copy()
+        base.update(_sized(_encode_canonical(forwarded) if forwarded else b""))
         # A seed names a draw of its own; no seed is another one, not the same as any number.
-        draw.update(b"-" * 9 if seed is None else pack("<cq", b"s", seed))
-        keys = []
-        for text in texts:
-            digest = draw.copy()
-            if isinstance(text, str):
-                digest.update(b"t" + text.encode())
-            else:
-                digest.update(pack(f"<c{len(text)}Q", b"i", *text))
-            keys.append(digest.digest())
-        return keys
+        base.update(b"-" * 9 if seed is None else pack("<cq", b"s", seed))
+        base.update(kind)
+        return blake2b(base.digest(), digest_size=32)
+
+
+def scope_id(secret: bytes, tenant: str, identity: str) -> str:
+    """Return 24 hexadecimal digits that stand for a tenant and a model identity in the stores."""
+    digest = blake2b(b"scope", key=secret, digest_size=12)
+    digest.update(_sized(tenant.encode()) + _sized(identity.encode()))
+    return digest.hexdigest()
+
+
+def check_value(secret: bytes) -> bytes:
+    """Return what a store or an export shows of its secret, so that another one is noticed."""
+    return blake2b(b"check", key=secret, digest_size=16).hexdigest().encode()
 
 
 def _sized(part: bytes) -> bytes:

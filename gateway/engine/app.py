@@ -157,6 +157,7 @@ class EngineApp:
             "usage": {"prompt_tokens": total, "total_tokens": total},
             "input_tokens": counts,
             "truncated": [job.truncated for job in jobs],
+            "system_fingerprint": self._health.fixed["fingerprint"],
         }
         return self._encoder.encode(answer)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def build_engine(
         vocab=loaded.model.vocab_size,
     )
     tokenizing = _tokenizing_thread(plan.limit)
-    health = _health(settings, info, loaded, hands, pool)
+    health = _health(settings, info, loaded, hands, pool, plain=plain)
     app = EngineApp(preparer, tokenizing, pool, health)
     facts = {name: health.fixed[name] for name in ("width", "context", "pooling", "contexts")}
     return Engine(app, pool, tokenizing, journal, facts)
@@ -220,12 +221,20 @@ def _tokenizing_thread(limit: int) -> ThreadPoolExecutor:
     return executor
 
 
+def _fingerprint(settings: Settings, info: GGUFInfo, loaded: _Loaded, *, plain: bool) -> str:
+    """Return a name for what decides the bits of a vector, beside the file and the text."""
+    decides = (engine_version(), info.architecture, loaded.pooling, settings.gpu_layers, plain)
+    return f"fp_{blake2b(repr(decides).encode(), digest_size=8).hexdigest()}"
+
+
 def _health(
     settings: Settings,
     info: GGUFInfo,
     loaded: _Loaded,
     hands: list[Decoder],
     pool: Pool[Job, bytes],
+    *,
+    plain: bool,
 ) -> Health:
     fixed = {
         "width": loaded.model.width,
@@ -238,6 +247,7 @@ def _health(
         "queue_limit": settings.max_queue,
         "restarts": settings.restarts,
         "engine": engine_version(),
+        "fingerprint": _fingerprint(settings, info, loaded, plain=plain),
     }
 
     def moving() -> dict[str, Any]:

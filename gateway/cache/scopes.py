@@ -1,0 +1,173 @@
+"""Whose vectors: one scope for each tenant and model identity, with what the stores know of it.
+
+Stores keep a fact for each scope: its generation, a moment before which its entries count as
+purged, and its vectors' width. All of these only ever grow or get known, so workers, replicas and
+stores that know different things agree by taking the larger of each, in whatever order they meet.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import inf
+
+import msgspec
+
+from gateway.cache.keys import Keyspace, scope_id
+from gateway.cache.store import Namespace
+
+_CHECK = 8
+PREFIX = "space."
+"""Facts of this name and a scope's id are about scopes."""
+
+
+class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a store says of a scope. Tenant and model are for people, and for `purge`."""
+
+    tenant: str
+    model: str
+    """A name of the model; several names may share one identity."""
+    generation: int = 0
+    before: float = 0.0
+    """Unix time; what was made earlier is purged."""
+    width: int | None = None
+
+    def joined(self, other: "ScopeFact") -> "ScopeFact":
+        """Return what both know together."""
+        return msgspec.structs.replace(
+            self,
+            generation=max(self.generation, other.generation),
+            before=max(self.before, other.before),
+            width=self.width or other.width,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where the entries of a scope are, in one of its generations."""
+
+    scope: "Scope"
+    namespace: Namespace
+    keyspace: Keyspace
+
+    @property
+    def current(self) -> bool:
+        """Whether this still is the scope's generation; what belongs to a past one is purged."""
+        return self.scope.place is self
+
+
+class Scope:
+    """One tenant's vectors of one model, as this process knows them now."""
+
+    __slots__ = ("fact", "id", "identity", "place")
+
+    def __init__(self, secret: bytes, identity: str, fact: ScopeFact) -> None:
+        self.identity = identity
+        self.fact = fact
+        self.id: str
+        self.place: Place
+        self.move(secret)
+
+    def move(self, secret: bytes) -> None:
+        """Make the names anew: for another secret, or after the generation changed."""
+        tenant, generation = self.fact.tenant, self.fact.generation
+        self.id = scope_id(secret, tenant, self.identity)
+        self.place = Place(
+            self,
+            namespace(self.id, generation),
+            Keyspace(secret, tenant=tenant, identity=self.identity, generation=generation),
+        )
+
+    def widen(self, width: int) -> None:
+        """Note the width of its vectors, once it is known."""
+        if self.fact.width is None:
+            self.fact = msgspec.structs.replace(self.fact, width=width)
+
+
+class Scopes:
+    """All scopes of this process, made when they are first asked for."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+        self._scopes: dict[tuple[str, str], Scope] = {}
+        self._facts: dict[str, ScopeFact] = {}
+
+    def of(self, tenant: str, identity: str, model: str) -> Scope:
+        """Return the scope of this tenant and model identity."""
+        scope = self._scopes.get((tenant, identity))
+        if scope is None:
+            fact = ScopeFact(tenant, model)
+            known = self._facts.get(scope_id(self.secret, tenant, identity))
+            scope = Scope(self.secret, identity, fact.joined(known) if known else fact)
+            self._scopes[tenant, identity] = scope
+        return scope
+
+    def __iter__(self) -> Iterator[Scope]:
+        return iter(list(self._scopes.values()))
+
+    def learn(self, facts: Mapping[str, bytes]) -> list[tuple[Namespace, float]]:
+        """Take over what a store knows; return what is purged now.
+
+        That is (namespace, Unix time) for everything of the namespace that was made before.
+        """
+        purged = []
+        for id_, fact in read_facts(facts):
+            self._note(id_, fact)
+        for scope in self._scopes.values():
+            known = self._facts.get(scope.id)
+            if known is None or (joined := scope.fact.joined(known)) == scope.fact:
+                continue
+            was, scope.fact = scope.fact, joined
+            if joined.generation > was.generation:
+                purged.append((scope.place.namespace, inf))
+                scope.move(self.secret)
+            elif joined.before > was.before:
+                purged.append((scope.place.namespace, joined.before))
+        return purged
+
+    def facts(self) -> Iterator[tuple[str, bytes]]:
+        """Yield, by the name of the fact, what this process knows of scopes that hold anything."""
+        for scope in self._scopes.values():
+            if scope.fact.width is not None:
+                self._note(scope.id, scope.fact)
+        for id_, fact in self._facts.items():
+            yield PREFIX + id_, write_fact(fact)
+
+    def _note(self, scope_id: str, fact: ScopeFact) -> None:
+        known = self._facts.get(scope_id)
+        self._facts[scope_id] = fact if known is None else known.joined(fact)
+
+    def rekey(self, secret: bytes) -> None:
+        """Go over to another secret: every key is another one from now on."""
+        self.secret = secret
+        self._facts.clear()
+        for scope in self._scopes.values():
+            scope.move(secret)
+
+
+def namespace(scope_id: str, generation: int) -> Namespace:
+    """Return where the stores keep the entries of a scope's generation."""
+    return f"{scope_id}.{generation}"
+
+
+def write_fact(fact: ScopeFact) -> bytes:
+    """Return the fact as a store keeps it: JSON, and a digest that tells a changed bit."""
+    text = msgspec.json.encode(fact)
+    return text + blake2b(text, digest_size=_CHECK).digest()
+
+
+def read_fact(value: bytes) -> ScopeFact | None:
+    """Return what `write_fact` was given; None for what is damaged."""
+    text, check = value[:-_CHECK], value[-_CHECK:]
+    if blake2b(text, digest_size=_CHECK).digest() != check:
+        return None
+    try:
+        return msgspec.json.decode(text, type=ScopeFact)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_facts(facts: Mapping[str, bytes]) -> Iterator[tuple[str, ScopeFact]]:
+    """Yield the scopes that a store knows, by id; what is damaged counts as not said."""
+    for name, value in facts.items():
+        if name.startswith(PREFIX) and (fact := read_fact(value)) is not None:
+            yield name.removeprefix(PREFIX), fact

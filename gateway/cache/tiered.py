@@ -1,0 +1,301 @@
+"""Memory and the stores behind it, as one cache: the first vector that is stored wins.
+
+The last store is the authority: an entry counts as stored when it holds it, and what it held
+before wins. Stores before it keep copies of its entries, nearer by. While the authority is away,
+new entries are provisional: answered, marked as unshared, and offered to it when it is back.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+import structlog
+
+from gateway.cache.entry import Entry
+from gateway.cache.keys import Key, check_value
+from gateway.cache.memory import MemoryStore
+from gateway.cache.record import CorruptRecordError, expires, pack, unpack
+from gateway.cache.scopes import Place, Scopes
+from gateway.cache.store import CacheStore, Namespace, StoreError
+from gateway.cache.tier import Tier
+
+PROVISIONAL_BYTES = 64 * 2**20
+"""Bytes that are kept for the authority's return, however small the memory tier is."""
+
+_BATCH = 256
+"""Entries offered to the authority at once."""
+_COPIES = 64
+"""Copies to nearer stores that may be on their way; beyond it they are left out."""
+_TRIES = 3
+"""Times that a damaged entry is removed to be replaced, before the new one stays provisional."""
+
+
+class TieredCache:
+    """What the straight line asks: entries by key, in memory at once, in the stores by `look_up`.
+
+    Nothing here raises for a store that fails. `watch` has to run beside it where there are stores.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryStore,
+        stores: Sequence[CacheStore],
+        scopes: Scopes,
+        *,
+        log: structlog.stdlib.BoundLogger,
+        ttl: float | None = None,
+        shares_secret: bool = False,
+        on_corrupt: Callable[[str], None] = lambda _: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`shares_secret` says that the secret is what the authority says it is."""
+        self.memory = memory
+        self.tiers = [Tier(store, log) for store in stores]
+        self.scopes = scopes
+        self._provisional = MemoryStore(PROVISIONAL_BYTES)
+        self._log = log
+        self._ttl = ttl
+        self._shares_secret = shares_secret
+        self._on_corrupt = on_corrupt
+        self._now = now
+        self._copies: set[asyncio.Task[Any]] = set()
+
+    # The line's verbs
+
+    def recall(self, keys: Sequence[Key]) -> list[Entry | None]:
+        """Return for each key what this process has in memory, or None."""
+        found = self.memory.get(keys)
+        if self.waits:
+            kept = self._provisional.get(keys)
+            found = [p if p is not None else m for p, m in zip(kept, found, strict=True)]
+        if self._ttl is not None:
+            for place, entry in enumerate(found):
+                if entry is not None and self._over(keys[place], entry):
+                    self._drop(keys[place])
+                    found[place] = None
+        return found
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything in memory is provisional: made while the authority was away."""
+        return len(self._provisional) > 0
+
+    async def look_up(self, at: Place, keys: Sequence[Key]) -> dict[Key, Entry]:
+        """Return what the stores have, nearest first; what a slower one has is copied up."""
+        found: dict[Key, Entry] = {}
+        for place, tier in enumerate(self.tiers):
+            missing = [key for key in keys if key not in found] if found else keys
+            if not missing:
+                break
+            values = await tier.get(at.namespace, missing)
+            read = await self._read(tier, at, values)
+            if read:
+                self._copy(self.tiers[:place], at.namespace, read)
+                found |= read
+        if found and at.current:
+            at.scope.widen(next(iter(found.values())).width)
+            for key, entry in found.items():
+                self.memory.put(key, entry)
+        return found
+
+    async def keep(self, at: Place, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
+        """Store each entry unless its key has one, and return what is stored then."""
+        if not at.current:
+            # Purged while they were on their way: they are answered, and not kept.
+            return entries
+        at.scope.widen(next(iter(entries.values())).width)
+        if not self.tiers:
+            return self._keep_first(self.memory, entries)
+        kept = await self._settle(at, entries)
+        if kept is None:
+            for entry in entries.values():
+                entry.shared = False
+            return self._keep_first(self._provisional, entries)
+        if at.current:
+            for key, entry in kept.items():
+                self.memory.put(key, entry)
+            self._copy(self.tiers[:-1], at.namespace, kept)
+        return kept
+
+    def grown(self, key: Key, entry: Entry) -> None:
+        """Count an entry's bytes again: it was given another form to leave in."""
+        self.memory.resize(key, entry)
+
+    @staticmethod
+    def _keep_first(memory: MemoryStore, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
+        kept = {}
+        for key, entry in entries.items():
+            (held,) = memory.get([key])
+            if held is None:
+                memory.put(key, entry)
+            kept[key] = held or entry
+        return kept
+
+    # The authority
+
+    async def _settle(
+        self, at: Place, entries: Mapping[Key, Entry], *, probing: bool = False
+    ) -> dict[Key, Entry] | None:
+        """Offer entries to the authority and return the winners; None where it took none."""
+        authority = self.tiers[-1]
+        winners = dict(entries)
+        offered = {key: pack(key, entry) for key, entry in entries.items()}
+        for _ in range(_TRIES):
+            held = await authority.add(at.namespace, offered, probing=probing)
+            if held is None:
+                return None
+            read = await self._read(authority, at, held)
+            winners |= read
+            # What was damaged or over is removed by now, and made room for ours.
+            offered = {key: offered[key] for key in held if key not in read}
+            if not offered:
+                return winners
+        return None
+
+    async def _read(self, tier: Tier, at: Place, values: Mapping[Key, bytes]) -> dict[Key, Entry]:
+        """Return the entries that are sound and live; remove the others from the tier."""
+        entries = {}
+        dead = {}
+        for key, value in values.items():
+            try:
+                entry = unpack(key, value, at.namespace)
+            except CorruptRecordError as error:
+                self._on_corrupt(tier.name)
+                self._log.warning("damaged cache entry", tier=tier.name, why=str(error))
+                dead[key] = value
+                continue
+            if entry.created < at.scope.fact.before or self._over(key, entry):
+                dead[key] = value
+            else:
+                entries[key] = entry
+        if dead:
+            await tier.discard(at.namespace, dead)
+        return entries
+
+    def _over(self, key: Key, entry: Entry) -> bool:
+        return self._ttl is not None and expires(key, entry.created, self._ttl) <= self._now()
+
+    def _copy(
+        self, tiers: Sequence[Tier], namespace: Namespace, entries: Mapping[Key, Entry]
+    ) -> None:
+        """Have nearer stores keep copies; nobody waits for it."""
+        for tier in tiers:
+            if tier.writable and len(self._copies) < _COPIES:
+                values = {key: pack(key, entry) for key, entry in entries.items()}
+                self._begin(tier.add(namespace, values))
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    # What goes on beside the requests
+
+    async def watch(self) -> None:
+        """Keep up with the stores, until cancelled: twice a second, sooner while one is away."""
+        while self.tiers:
+            await asyncio.sleep(min(tier.pause for tier in self.tiers))
+            await self.meet()
+
+    async def meet(self) -> None:
+        """Ask every store once how it is and what it knows; offer what is provisional."""
+        for tier in self.tiers:
+            try:
+                await self._meet(tier)
+            except StoreError as error:
+                tier.failed(error)
+        for tier in self.tiers[:-1]:
+            tier.may_be_written()
+        if self.tiers:
+            await self._offer()
+
+    async def _meet(self, tier: Tier) -> None:
+        facts = await tier.store.facts()
+        if not tier.known or facts.get("epoch") != tier.epoch:
+            await self._get_to_know(tier, facts)
+            if not tier.known:
+                return
+        tier.answered()
+        for namespace, before in self.scopes.learn(facts):
+            self._forget(namespace, before)
+        try:
+            for name, fact in self.scopes.facts():
+                if name not in facts:
+                    await tier.store.settle(name, fact)
+                elif facts[name] != fact:
+                    await tier.store.swap(name, facts[name], fact)
+        except StoreError as error:
+            tier.failed(error, writing=True)
+
+    async def _get_to_know(self, tier: Tier, facts: Mapping[str, bytes]) -> None:
+        """Compare secrets, and notice a store that forgot what it had."""
+        authority = tier is self.tiers[-1]
+        if authority and self._shares_secret:
+            self._adopt(await tier.store.settle("secret", self.scopes.secret))
+        ours = check_value(self.scopes.secret)
+        check = facts.get("check")
+        if check is None:
+            check = await tier.store.settle("check", ours)
+        tier.refuse(foreign=check != ours)
+        if tier.known and authority and tier.epoch not in (None, facts.get("epoch")):
+            # It has begun anew: what is in memory was its own, and is offered to it again.
+            self._log.warning("cache has begun anew", tier=tier.name, kept=len(self.memory))
+            for key, entry in self.memory.items():
+                entry.shared = False
+                self._provisional.put(key, entry)
+        tier.epoch = facts.get("epoch")
+
+    def _adopt(self, secret: bytes) -> None:
+        """Go over to the secret that replicas share; what was named with another one is lost."""
+        if secret != self.scopes.secret:
+            self.scopes.rekey(secret)
+            self.memory.clear()
+            self._provisional.clear()
+
+    async def _offer(self) -> None:
+        """Offer provisional entries to the authority; its winners take their places."""
+        authority = self.tiers[-1]
+        if not authority.known or authority.reading.is_open:
+            return
+        places = {scope.place.namespace: scope.place for scope in self.scopes}
+        while batch := dict(islice(self._provisional.items(), _BATCH)):
+            namespace = next(iter(batch.values())).namespace
+            entries = {key: entry for key, entry in batch.items() if entry.namespace == namespace}
+            at = places.get(namespace)
+            # One of a past generation is nobody's any more.
+            kept = await self._settle(at, entries, probing=True) if at is not None else {}
+            if kept is None:
+                return
+            for key in entries:
+                self._provisional.drop(key)
+                if key in kept:
+                    kept[key].shared = True
+                    self.memory.put(key, kept[key])
+        authority.may_be_written()
+
+    def _forget(self, namespace: Namespace, before: float) -> None:
+        for memory in (self.memory, self._provisional):
+            for key, entry in memory.items():
+                if entry.namespace == namespace and entry.created < before:
+                    memory.drop(key)
+
+    def _drop(self, key: Key) -> None:
+        self.memory.drop(key)
+        self._provisional.drop(key)
+
+    async def aclose(self) -> None:
+        """Finish what goes on, offer what is left, and close the stores."""
+        if self.tiers:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await asyncio.gather(*self._copies, return_exceptions=True)
+                    await self._offer()
+        for tier in self.tiers:
+            await tier.store.aclose()
+
+
+_LAST_WORDS = 5.0
+"""Seconds that the end waits for stores."""

@@ -1,0 +1,140 @@
+"""The stores that a config names, and the secret under which vectors are named in them."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import structlog
+
+from gateway.cache.keys import check_value
+from gateway.cache.store import CacheStore, StoreError
+from gateway.config import Cache, RedisAddress, SqliteAddress
+from gateway.errors import ConfigError
+
+_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSecret:
+    """What the digests of a gateway are keyed with."""
+
+    value: bytes
+    shared: bool = False
+    """Whether the authority has the last word about it: it has where it is Redis, and no config
+    names a secret."""
+
+
+def open_stores(cache: Cache, log: structlog.stdlib.BoundLogger) -> list[CacheStore]:
+    """Return a store for each address, nearest first. They connect when they are first asked."""
+    stores: list[CacheStore] = []
+    for address in cache.store:
+        if isinstance(address, SqliteAddress):
+            from gateway.cache.sqlite import SqliteStore
+
+            stores.append(
+                SqliteStore(address.path, max_bytes=cache.store_size, ttl=cache.ttl, log=log)
+            )
+        else:
+            from gateway.cache.redis import RedisStore
+
+            url = address.url.reveal()
+            stores.append(RedisStore(url, cluster=address.cluster, ttl=cache.ttl))
+    return stores
+
+
+def own_secret(cache: Cache) -> CacheSecret:
+    """Return the config's secret, else the one in the file beside the SQLite store, else any.
+
+    The file is made if it is missing. Raises ConfigError if it cannot be, or cannot be read.
+    """
+    if cache.secret is not None:
+        given = cache.secret.reveal().encode()
+        return CacheSecret(blake2b(given, digest_size=_BYTES).digest())
+    shared = bool(cache.store) and isinstance(cache.store[-1], RedisAddress)
+    file = secret_file(cache)
+    return CacheSecret(os.urandom(_BYTES) if file is None else _kept(file), shared)
+
+
+async def common_secret(cache: Cache, stores: Sequence[CacheStore]) -> CacheSecret:
+    """Return the secret that all who use these stores have.
+
+    Raises ConfigError where a store was made with another one. A store that is away is asked again
+    by every worker, when it is back.
+    """
+    secret = own_secret(cache)
+    for place, store in enumerate(reversed(stores)):
+        with suppress(StoreError):
+            if secret.shared and place == 0:
+                secret = CacheSecret(await store.settle("secret", secret.value), shared=True)
+                _remember(secret, secret_file(cache))
+            check = (await store.facts()).get("check")
+            if check is not None and check != check_value(secret.value):
+                raise ConfigError([_mismatch(cache, store.name)])
+    return secret
+
+
+def _remember(secret: CacheSecret, file: Path | None) -> None:
+    """Write down what the authority said, for a start at which it is away."""
+    if file is not None and _kept(file) != secret.value:
+        file.unlink()
+        _write(file, secret.value)
+
+
+def secret_file(cache: Cache) -> Path | None:
+    """Return where the secret is kept if no config names it: beside the SQLite store."""
+    for address in cache.store:
+        if isinstance(address, SqliteAddress):
+            return address.path.with_name(address.path.name + ".key")
+    return None
+
+
+def _kept(file: Path) -> bytes:
+    """Return what the file holds; make it, if it is missing.
+
+    Where it cannot be made there will be no store either, and any secret does.
+    """
+    if not file.exists():
+        value = os.urandom(_BYTES)
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(file, value)
+        except OSError:
+            return value
+    try:
+        value = bytes.fromhex(file.read_text().strip())
+    except OSError as error:
+        raise ConfigError([f"cache.store: {file} cannot be read: {error.strerror}"]) from error
+    except ValueError:
+        value = b""
+    if len(value) != _BYTES:
+        raise ConfigError([f"cache.store: {file} does not hold the store's secret any more"])
+    return value
+
+
+def _write(file: Path, value: bytes) -> None:
+    """Make the file, whole from the first moment, unless somebody else was quicker."""
+    mine = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as writing:
+        writing.write(value.hex() + "\n")
+    try:
+        os.link(mine, file)
+    except FileExistsError:
+        pass
+    finally:
+        mine.unlink()
+
+
+def _mismatch(cache: Cache, store: str) -> str:
+    if cache.secret is not None:
+        return (
+            f"cache.secret: the {store} store was made with another secret; use that one, or "
+            "another store"
+        )
+    return (
+        f"cache.store: the {store} store was made with another secret than the one in "
+        f"{secret_file(cache)}; put that one back or into [cache] secret, or use another store"
+    )
