@@ -1,4 +1,4 @@
-"""The command: python -m benchmarks [misses] [hits] [local] [start] [--quick] [--no-peers].
+"""The command: python -m benchmarks [misses] [hits] [stores] [local] [start] [--quick].
 
 Everything in one run, interleaved; the figures are medians over the rounds. Rates move from
 machine to machine: read the ratios and the CPU time. The server under test has one core to itself
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import hits, local, misses, start
+from benchmarks import hits, local, misses, start, stores
 from benchmarks.load import LoadError
 from benchmarks.progress import Say
 from benchmarks.report import Part, heading
@@ -27,6 +27,7 @@ def main(words: Sequence[str]) -> int:
     parts: Mapping[str, Run] = {
         "misses": misses.run,
         "hits": hits.run,
+        "stores": stores.run,
         "local": local.run,
         "start": start.run,
     }

@@ -25,6 +25,9 @@ _GATEWAY_CONFIG = """\
 [server]
 log_level = "warning"
 
+[cache]
+{cache}
+
 [upstreams.fake]
 kind = "openai"
 base_url = "{base}"
@@ -56,12 +59,16 @@ def fake_upstream() -> Contender:
     return Contender("fake upstream", lambda port: python("benchmarks.upstream", str(port)), "/")
 
 
-def gateway(base: str, directory: Path) -> Contender:
-    """Return the gateway before an upstream; its config is written into `directory`."""
-    config = directory / "gateway.toml"
-    config.write_text(_GATEWAY_CONFIG.format(base=base, model=MODEL), encoding="utf-8")
+def gateway(base: str, directory: Path, *, name: str = GATEWAY, cache: str = "") -> Contender:
+    """Return the gateway before an upstream; its config is written into `directory`.
+
+    `cache` is what stands in the config's [cache]; without any, vectors are kept in memory only.
+    """
+    config = directory / f"{name}.toml".replace(" ", "-").replace(",", "")
+    text = _GATEWAY_CONFIG.format(base=base, model=MODEL, cache=cache)
+    config.write_text(text, encoding="utf-8")
     return Contender(
-        GATEWAY,
+        name,
         lambda port: python("gateway", "serve", "--config", config, "--port", str(port)),
         "/health/ready",
         {"XDG_CACHE_HOME": str(directory)},
