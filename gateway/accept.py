@@ -13,6 +13,8 @@ def accept(raw: RawEmbeddings, route: Route, place: Place, created: float) -> li
 
     Raises UpstreamError, code "upstream_invalid_response", if any vector cannot be kept.
     """
+    # Who purged may have another clock: what is made once it is known of is newer.
+    created = max(created, place.scope.fact.before)
     truncated = raw.truncated or [False] * len(raw.rows)
     try:
         entries = [

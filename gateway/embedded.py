@@ -77,6 +77,11 @@ class Work:
         self.sources.update(dict.fromkeys(entries, source))
 
     @property
+    def inputs(self) -> list[Text]:
+        """The texts as often as they stand in the request."""
+        return [self.texts[key] for key in self.keys]
+
+    @property
     def missing(self) -> dict[Key, Text]:
         """The texts without an entry."""
         return {key: text for key, text in self.texts.items() if key not in self.entries}
@@ -100,7 +105,7 @@ def recalled(
         age=now - min([entry.created for entry in found]),
         truncated=[index for index, entry in enumerate(found) if entry.truncated],
         price=route.price,
-        unshared=cache.waits and not all([entry.shared for entry in found]),
+        unshared=cache.waits and not all(entry.shared for entry in found),
     )
 
 

@@ -10,7 +10,6 @@ behind a backend, or of metrics, which look at the result from outside.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 from gateway.accept import accept
@@ -31,21 +30,6 @@ from gateway.types import USUAL, CacheControl, Caller, EmbeddingRequest, Text
 
 _TURNS = 3
 """Times a request joins others' calls, before it asks for itself what they did not bring."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Mode:
-    """How much a fetch has to do with what is kept, and with what others ask for."""
-
-    joins: bool
-    """Whether it looks into the stores, shares calls, and answers with the vector stored first."""
-    keeps: bool = True
-    """Whether what the upstream says is kept, where nothing is."""
-
-
-_SHARED = _Mode(joins=True)
-_FRESH = _Mode(joins=False)
-_APART = _Mode(joins=False, keeps=False)
 
 
 class _TextRefusedError(Exception):
@@ -97,13 +81,13 @@ class Embeddings:
         """
         route = self._routes.embedding(request.model, caller)
         fields = route.forwarded(request.extra)
-        if request.dimensions is not None:
-            route.check_dimensions(request.dimensions, route.space.width)
         try:
             texts = route.texts(request)
         except InvalidInputError as error:
             raise error.at(error.item) from None
         place, keys = route.keys(texts, request.seed, caller.tenant, fields)
+        if request.dimensions is not None:
+            route.check_dimensions(request.dimensions, route.width(place.scope))
         if request.cache is USUAL and route.model.cached:
             found = self._cache.recall(keys)
             if all(found):
@@ -116,16 +100,18 @@ class Embeddings:
         work = Work(route, place, keys, unique, sent, deadline)
         if route.model.cached and not request.cache.no_store:
             await self._gather(work, request.cache)
+        elif _only_kept(work, request.cache):
+            raise NotCachedError(0, len(unique))
         else:
-            work.forced = True
-            await self._fetch(work, unique, _APART)
+            work.forced = request.cache.no_store
+            await self._fetch(work, unique, shared=False)
         if request.dimensions is not None:
-            route.check_dimensions(request.dimensions, route.space.width)
+            route.check_dimensions(request.dimensions, route.width(place.scope))
         return gathered(request, work, self._cache, self._now())
 
     async def _gather(self, work: Work, control: CacheControl) -> None:
         """Bring every entry: what is kept where that will do, fresh ones for the others."""
-        only_kept = control.only_if_cached or work.route.model.offline
+        only_kept = _only_kept(work, control)
         work.take(self._in_memory(work.texts), "memory")
         if only_kept or control.dated:
             work.take(await self._cache.look_up(work.place, list(work.missing)), "store")
@@ -137,8 +123,10 @@ class Embeddings:
             raise NotCachedError(work.keys.index(next(iter(missing))), len(missing))
         if stale:
             work.forced = True
-            await self._fetch(work, stale, _FRESH)
-        await self._fetch(work, missing, _SHARED)
+            # Something is kept for these, and stays: not even while the authority is away may
+            # what this request is told take its place.
+            await self._fetch(work, stale, shared=False)
+        await self._fetch(work, missing, shared=True)
 
     def _in_memory(self, texts: Texts) -> dict[Key, Entry]:
         keys = list(texts)
@@ -153,14 +141,15 @@ class Embeddings:
         entries = work.entries.items()
         return {k: work.texts[k] for k, e in entries if control.no_cache or e.created < oldest}
 
-    async def _fetch(self, work: Work, texts: Texts, mode: _Mode) -> None:
-        """Bring these texts into `work.entries`.
+    async def _fetch(self, work: Work, texts: Texts, *, shared: bool) -> None:
+        """Bring these texts into `work.entries`: the vectors that everybody gets, or others.
 
-        Texts that are on their way to somebody else are waited for. Where that call failed by a
-        fault of its own request, or ran out of that request's time, they are asked for again.
+        Those that everybody gets are looked up first, and kept. Texts that are on their way to
+        somebody else are waited for. Where that call failed by a fault of its own request, or ran
+        out of that request's time, they are asked for again.
         """
         # Nobody joins a call whose vectors are not those that are kept.
-        flights = self._flights if mode.joins else Flights()
+        flights = self._flights if shared else Flights()
         turns = 0
         while missing := {key: text for key, text in texts.items() if key not in work.entries}:
             turns += 1
@@ -172,20 +161,23 @@ class Embeddings:
                     unasked[key] = text
                 else:
                     others.setdefault(flight, []).append(key)
-            own = self._begin(work, unasked, mode, flights) if unasked else None
+            own = self._begin(work, unasked, flights, shared=shared) if unasked else None
             try:
                 brought = await land(own, others, _THEIRS)
             except _TextRefusedError as refused:
                 raise refused.error.at(work.keys.index(refused.key)) from None
             work.entries.update((key, brought[key]) for key in missing if key in brought)
-            if mode.joins and len(work.entries) < len(work.texts):
+            for flight, keys in others.items():
+                found = [key for key in keys if key in brought and key not in flight.parts]
+                work.sources.update(dict.fromkeys(found, "store"))
+            if shared and len(work.entries) < len(work.texts):
                 work.entries.update(self._in_memory(work.missing))
 
-    def _begin(self, work: Work, texts: Texts, mode: _Mode, flights: Flights) -> Flight:
+    def _begin(self, work: Work, texts: Texts, flights: Flights, *, shared: bool) -> Flight:
         """Start a flight for texts that nobody asks for: stores, limits, then upstream calls."""
 
         async def find() -> Brought:
-            if not mode.joins:
+            if not shared:
                 return {}
             found = await self._cache.look_up(work.place, list(texts))
             work.sources.update(dict.fromkeys(found, "store"))
@@ -193,28 +185,29 @@ class Embeddings:
 
         async def plan(found: Brought) -> Iterator[tuple[Collection[Key], Call]]:
             rest = {key: text for key, text in texts.items() if key not in found}
-            return self._calls(work, rest, mode, await _counts(work, rest, found))
+            return self._calls(work, rest, await _counts(work, rest, found), shared=shared)
 
-        if (mode.joins and self._cache.tiers) or must_count(work.route, texts.values()):
+        if (shared and self._cache.tiers) or must_count(work.route, work.inputs):
             return flights.look_up(texts, find, plan)
-        return flights.ask(self._calls(work, texts, mode, None))
+        return flights.ask(self._calls(work, texts, None, shared=shared))
 
     def _calls(
-        self, work: Work, texts: Texts, mode: _Mode, counts: Counts | None
+        self, work: Work, texts: Texts, counts: Counts | None, *, shared: bool
     ) -> Iterator[tuple[Collection[Key], Call]]:
         """Yield the upstream calls for these texts, as many as the limits want."""
         backend = work.route.backend
         places = asyncio.Semaphore(backend.parallel)
         for part in split(texts, backend.max_batch, backend.max_batch_bytes):
-            yield part, self._ask(work, part, mode, counts, places)
+            yield part, self._ask(work, part, counts, places, shared=shared)
 
     async def _ask(
         self,
         work: Work,
         texts: Texts,
-        mode: _Mode,
         counts: Counts | None,
         places: asyncio.Semaphore,
+        *,
+        shared: bool,
     ) -> Brought:
         """Ask the upstream for these texts, and keep what it says if all of it is sound."""
         route = work.route
@@ -233,17 +226,22 @@ class Embeddings:
         if counts is not None:
             for key, entry in made.items():
                 entry.tokens, entry.estimated = counts[key], False
-        kept = await self._cache.keep(work.place, made) if mode.keeps else {}
+        kept = await self._cache.keep(work.place, made) if shared else {}
         work.sources.update(dict.fromkeys(texts, "upstream"))
         work.billed += sum(raw.tokens)
         work.stored += sum(kept.get(key) is entry for key, entry in made.items())
         work.headers = raw.headers
-        return kept if mode.joins else made
+        return kept if shared else made
+
+
+def _only_kept(work: Work, control: CacheControl) -> bool:
+    """Whether nobody may be asked, whatever else the request says."""
+    return control.only_if_cached or work.route.model.offline
 
 
 async def _counts(work: Work, texts: Texts, found: Brought) -> Counts | None:
     """Return the tokens of each text where they can be known; refuse what is too much."""
-    if not must_count(work.route, texts.values()):
+    if not texts or not must_count(work.route, work.inputs):
         return None
     # A text that stands in the request several times counts as often.
     keys = [key for key in work.keys if key in texts]

@@ -72,9 +72,13 @@ def serve(config: Config, announce: Announce) -> None:
 
 
 async def _serve(running: Running, announce: Announce) -> None:
+    await run(running, announce, _stop_on_signals(running.directory))
+
+
+async def run(running: Running, announce: Announce, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set; raises like `serve`. Signals are the caller's."""
     config = running.config
     log = open_log(config.server.log_level, config.server.log_format)
-    stopping = _stop_on_signals(running.directory)
     running = replace(running, secret=await _secret(config, log))
     # Offline nothing is asked, so nobody has to be there to answer.
     keepers = [] if config.server.offline else _keepers(running, log)

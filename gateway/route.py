@@ -132,11 +132,16 @@ class Route:
         place = scope.place
         return place, place.keyspace.keys(texts, seed, fields)
 
-    def admit(self, width: int, scope: Scope) -> None:
-        """Learn the width of the model's vectors, or raise UpstreamError for another one."""
+    def width(self, scope: Scope) -> int | None:
+        """Return the width of the model's vectors, as far as it is known."""
         if self.space.width is None:
             # Another worker, or this one before it was restarted, may know it from the store.
             self.space.width = scope.fact.width
+        return self.space.width
+
+    def admit(self, width: int, scope: Scope) -> None:
+        """Learn the width of the model's vectors, or raise UpstreamError for another one."""
+        self.width(scope)
         self.space.admit(width, self.backend.name)
 
     def forwarded(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from gateway.cache.keys import check_value
+from gateway.cache.agreement import shared_secret
+from gateway.cache.keys import check_value, is_check_value
 from gateway.cache.store import CacheStore, StoreError
 from gateway.config import Cache, RedisAddress, SqliteAddress
 from gateway.errors import ConfigError
@@ -64,15 +65,21 @@ async def common_secret(cache: Cache, stores: Sequence[CacheStore]) -> CacheSecr
     Raises ConfigError where a store was made with another one. A store that is away is asked again
     by every worker, when it is back.
     """
-    secret = own_secret(cache)
+    own = secret = own_secret(cache)
     for place, store in enumerate(reversed(stores)):
         with suppress(StoreError):
+            facts = await store.facts()
             if secret.shared and place == 0:
-                secret = CacheSecret(await store.settle("secret", secret.value), shared=True)
-                _remember(secret, secret_file(cache))
-            check = (await store.facts()).get("check")
-            if check is not None and check != check_value(secret.value):
+                value = await shared_secret(store, secret.value, facts)
+                secret = CacheSecret(value, shared=True)
+            check = facts.get("check", b"")
+            if secret != own and check == check_value(own.value):
+                # Begun while the authority was away: what it holds is of no use any more.
+                await store.swap("check", check, check_value(secret.value))
+            elif is_check_value(check) and check != check_value(secret.value):
                 raise ConfigError([_mismatch(cache, store.name)])
+    if secret != own:
+        _remember(secret, secret_file(cache))
     return secret
 
 
@@ -119,6 +126,7 @@ def _write(file: Path, value: bytes) -> None:
     mine = file.with_name(f"{file.name}.{os.getpid()}")
     descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as writing:
+        os.fchmod(descriptor, 0o600)
         writing.write(value.hex() + "\n")
     try:
         os.link(mine, file)
@@ -134,7 +142,13 @@ def _mismatch(cache: Cache, store: str) -> str:
             f"cache.secret: the {store} store was made with another secret; use that one, or "
             "another store"
         )
+    file = secret_file(cache)
+    if file is None:
+        return (
+            f"cache.store: the {store} store was made with another secret than it says; set "
+            "[cache] secret to that one, or empty the store, or use another one"
+        )
     return (
-        f"cache.store: the {store} store was made with another secret than the one in "
-        f"{secret_file(cache)}; put that one back or into [cache] secret, or use another store"
+        f"cache.store: the {store} store was made with another secret than the one in {file}; put "
+        "that one back or into [cache] secret, or use another store"
     )

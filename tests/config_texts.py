@@ -51,6 +51,7 @@ def parse(text, environ=ENVIRON, base_dir=Path()):
     return gateway_config.parse(text, source=None, environ=environ, base_dir=base_dir)
 
 
-def model(options, name="m"):
+def model(options, name="m", environ=ENVIRON):
     """Return a model on the upstream `o` with further options."""
-    return parse(f'{UPSTREAM}\n[models."{name}"]\nupstreams = ["o"]\n{options}').models[name]
+    text = f'{UPSTREAM}\n[models."{name}"]\nupstreams = ["o"]\n{options}'
+    return parse(text, environ).models[name]

@@ -1,8 +1,10 @@
 """The straight line over a backend without a network, for tests of exact interleavings."""
 
 import asyncio
+import time
 from base64 import b64decode
 
+import numpy as np
 import structlog
 
 from gateway.cache.flight import Flights
@@ -23,18 +25,20 @@ CL100K = Cl100k()
 
 
 class Line:
-    """The straight line over one backend and one model, `m`."""
+    """The straight line over one backend, one model, `m`, and stores if there are any."""
 
-    def __init__(self, backend=None, memory=2**20, **model):
+    def __init__(self, backend=None, memory=2**20, stores=(), ttl=None, now=time.time, **model):
         self.backend = backend or Backend()
         options = {"dimensions": "any", "identity": "i"} | model
         models = [EmbeddingModel("m", self.backend, **options)]
         self.memory = MemoryStore(memory)
         self.flights = Flights()
         scopes = Scopes(b"s" * 32)
-        self.cache = TieredCache(self.memory, [], scopes, log=structlog.get_logger())
+        self.cache = TieredCache(
+            self.memory, stores, scopes, log=structlog.get_logger(), ttl=ttl, now=now
+        )
         routes = RoutingTable(models, CL100K, scopes)
-        self.embeddings = Embeddings(routes, self.cache, self.flights)
+        self.embeddings = Embeddings(routes, self.cache, self.flights, now=now)
 
     async def ask(self, *texts, timeout=5.0, caller=None, **fields):
         deadline = asyncio.get_running_loop().time() + timeout
@@ -48,6 +52,20 @@ class Line:
 async def settle():
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+class Noisy(Backend):
+    """A backend whose every vector differs from all before: each is drawn once."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.draws = np.random.default_rng()
+
+    async def embed(self, model, texts, **options):
+        raw = await super().embed(model, texts, **options)
+        for row in raw.rows:
+            row[:] = self.draws.standard_normal(len(row))
+        return raw
 
 
 def vectors(embedded):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.cache.scopes import Scopes
 from gateway.catalog import LISTED_FOR, Catalog
 from gateway.errors import NotFoundError, UpstreamError
 from gateway.route import ChatModel, EmbeddingModel
@@ -23,7 +24,7 @@ class Clock:
 
 
 def catalog(*models, clock=None):
-    return Catalog(RoutingTable(models, Cl100k(), secret=b"s" * 32), clock or Clock())
+    return Catalog(RoutingTable(models, Cl100k(), Scopes(b"s" * 32)), clock or Clock())
 
 
 def model(name, backend=None, **options):

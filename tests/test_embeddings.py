@@ -16,6 +16,7 @@ from tests import upstream_behaviours as behave
 from tests.running import one_model
 
 ANY_WIDTH = 'dimensions = "any"'
+HIT = 'gateway; hit; detail="memory=1"'
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_user_encoding_dimensions_and_shape_share_one_entry(running, fake_openai
         {"unknown": 1},
         {"headers": {"authorization": "Bearer other"}},
     ):
-        assert running.embed("a", **fields).headers["cache-status"] == "gateway; hit"
+        assert running.embed("a", **fields).headers["cache-status"] == HIT
     assert fake_openai.calls == 1
 
 
@@ -270,16 +271,17 @@ def test_both_clients_bring_the_same(gateway, fake_openai):
 
 
 def test_hits_say_so_and_misses_say_what_they_took(running):
-    """RFC 9211: `hit` only if nothing went out, and the counts of texts otherwise."""
-    status = [
-        running.embed(texts).headers["cache-status"] for texts in ("a", "a", ["a", "b", "b"], ["a"])
+    """RFC 9211: `hit` only if nothing went out; always the counts of texts; an age if kept."""
+    answers = [running.embed(texts) for texts in ("a", "a", ["a", "b", "b"], ["a"])]
+    assert [answer.headers["cache-status"] for answer in answers] == [
+        'gateway; fwd=miss; stored; detail="upstream=1"',
+        HIT,
+        'gateway; fwd=partial; stored; detail="memory=1, duplicate=1, upstream=1"',
+        HIT,
     ]
-    assert status == [
-        'gateway; fwd=miss; detail="upstream=1"',
-        "gateway; hit",
-        'gateway; fwd=partial; detail="memory=1, duplicate=1, upstream=1"',
-        "gateway; hit",
-    ]
+    ages = [answer.headers.get("age") for answer in answers]
+    assert ages[0] is None
+    assert all(0 <= int(age) < 60 for age in ages[1:])
 
 
 def test_usage_counts_as_if_all_had_been_computed(running):

@@ -8,10 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from gateway.embeddings import Embedded
-from gateway.endpoints import EmbeddingsEndpoint, cache_status, ranges, read_json
+from gateway.embedded import Embedded
+from gateway.endpoints import EmbeddingsEndpoint, ranges, read_json
 from gateway.errors import PayloadTooLargeError
 from gateway.keyring import Keyring
+from gateway.types import CacheControl
 
 
 def chunks(*parts, left=False):
@@ -77,23 +78,6 @@ def test_a_client_that_leaves_in_the_middle_is_no_request(parts):
         read(chunks(*parts, left=True))
 
 
-@pytest.mark.parametrize(
-    ("sources", "said"),
-    [
-        ({"memory": 3, "duplicate": 1}, "gateway; hit"),
-        ({"memory": 0, "duplicate": 0, "upstream": 2, "flight": 0},
-         'gateway; fwd=miss; detail="upstream=2"'),
-        ({"memory": 0, "duplicate": 0, "upstream": 0, "flight": 1},
-         'gateway; fwd=miss; detail="flight=1"'),
-        ({"memory": 97, "duplicate": 0, "upstream": 1, "flight": 2},
-         'gateway; fwd=partial; detail="memory=97, upstream=1, flight=2"'),
-    ],
-)  # fmt: skip
-def test_cache_status_is_a_hit_only_if_nothing_went_out(sources, said):
-    """RFC 9211; counts are of texts."""
-    assert cache_status(sources).decode() == said
-
-
 @given(st.sets(st.integers(0, 2047)))
 @example(set(range(0, 2048, 2)))
 @example({7})
@@ -107,14 +91,21 @@ def test_positions_are_told_as_ranges_that_fit_into_a_header(positions):
 
 
 def test_an_answer_says_what_was_cut_and_what_was_billed():
-    """By the positions of the inputs; and what the upstream said of its limits."""
+    """By the positions of the inputs; how old it is; what the upstream said of its limits."""
 
     class Line:
         async def create(self, request, caller, *, deadline):
             self.asked = request, caller, deadline
-            headers = {"x-ratelimit-limit-requests": "3"}
             return Embedded(
-                "m", [b"[1.0]", b"[1.0]"], 9, [0, 1], 7, {"memory": 1, "upstream": 1}, headers
+                model="m",
+                fragments=[b"[1.0]", b"[1.0]"],
+                tokens=9,
+                sources={"memory": 1, "upstream": 1},
+                age=12.9,
+                truncated=[0, 1],
+                billed=7,
+                stored=1,
+                headers={"x-ratelimit-limit-requests": "3"},
             )
 
     async def scene():
@@ -124,12 +115,13 @@ def test_an_answer_says_what_was_cut_and_what_was_billed():
             sent.append(message)
 
         endpoint = EmbeddingsEndpoint(line, Keyring([]), max_body=100, request_timeout=60)
-        scope = {"headers": []}
+        scope = {"headers": [(b"cache-control", b"max-age=60")]}
         body = b'{"model":"m","input":["a","b"],"seed":7}'
         before = asyncio.get_running_loop().time()
         await endpoint(scope, chunks(body), send)
         request, caller, deadline = line.asked
         assert (list(request.inputs), request.seed, caller.tenant) == (["a", "b"], 7, "default")
+        assert request.cache == CacheControl(max_age=60)
         assert 60 <= deadline - before < 61
         assert scope["gateway.model"] == "m"
         return sent
@@ -138,7 +130,8 @@ def test_an_answer_says_what_was_cut_and_what_was_billed():
     assert {name.decode(): value.decode() for name, value in start["headers"]} == {
         "content-type": "application/json",
         "content-length": str(len(body["body"])),
-        "cache-status": 'gateway; fwd=partial; detail="memory=1, upstream=1"',
+        "cache-status": 'gateway; fwd=partial; stored; detail="memory=1, upstream=1"',
+        "age": "12",
         "x-gateway-billed-tokens": "7",
         "x-gateway-truncated": "0-1",
         "x-ratelimit-limit-requests": "3",

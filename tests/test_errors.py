@@ -12,6 +12,7 @@ from gateway.errors import (
     GatewayError,
     InvalidInputError,
     InvalidRequestError,
+    NotCachedError,
     TooManyTokensError,
     context_length_exceeded,
     retry_headers,
@@ -22,7 +23,7 @@ def family(root):
     return [root, *(kind for child in root.__subclasses__() for kind in family(child))]
 
 
-SPECIAL = {InvalidInputError, TooManyTokensError, ConfigError}
+SPECIAL = {InvalidInputError, TooManyTokensError, NotCachedError, ConfigError}
 
 
 OURS = [kind for kind in family(GatewayError) if kind.__module__ == GatewayError.__module__]
@@ -83,6 +84,17 @@ def test_too_many_tokens_are_said_as_openai_says_it():
         "param": "input",
         "code": "max_tokens_per_request",
     }
+
+
+@pytest.mark.parametrize("missing", [1, 2, 7])
+def test_what_is_not_cached_is_named_and_not_to_be_asked_for_again(missing):
+    """504, as RFC 9111 has it, but SDKs, which repeat a 5xx, are told not to."""
+    error = NotCachedError(3, missing)
+    body = json.loads(error.body())["error"]
+    assert (error.status, error.headers) == (504, {"x-should-retry": "false"})
+    assert (body["type"], body["param"], body["code"]) == ("not_cached", "input", "not_cached")
+    assert body["message"].startswith("'input[3]' is not in the cache")
+    assert (str(missing - 1) in body["message"].replace("[3]", "")) == (missing > 1)
 
 
 def test_a_config_error_holds_every_problem():

@@ -23,7 +23,10 @@ def test_every_text_gets_its_own_vector_in_its_own_place():
         answer = await line.ask("a", "b", "a", "c", "d", "b")
         assert vectors(answer) == right("a", "b", "a", "c", "d", "b")
         assert line.backend.calls == [["b", "d"], ["a", "c"]]
-        assert dict(answer.sources) == {"memory": 2, "duplicate": 2, "upstream": 2, "flight": 0}
+        assert dict(answer.sources) == {
+            "memory": 2, "duplicate": 2, "store": 0, "in-flight": 0, "upstream": 2
+        }  # fmt: skip
+        assert (answer.stored, answer.forced, answer.unshared) == (2, False, False)
 
     asyncio.run(scene())
 
@@ -74,9 +77,10 @@ def test_equal_texts_in_flight_are_waited_for():
         assert [["x"]] == line.backend.calls
         assert {tuple(vectors(answer)) for answer in answers} == {tuple(right("x"))}
         assert [1] + [0] * 19 == [answer.sources["upstream"] for answer in answers]
-        assert [0] + [1] * 19 == [answer.sources["flight"] for answer in answers]
+        assert [0] + [1] * 19 == [answer.sources["in-flight"] for answer in answers]
         assert answers[0].billed > 0
         assert {0} == {answer.billed for answer in answers[1:]}
+        assert [1] + [0] * 19 == [answer.stored for answer in answers]
         assert 1 == len({answer.tokens for answer in answers})
 
     asyncio.run(scene())

@@ -15,7 +15,8 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from gateway.metrics import Metrics, ObservedTransport
+from gateway.metrics import Metrics
+from gateway.observed import ObservedTransport
 from tests import upstream_behaviours as behave
 from tests.running import one_model
 
@@ -26,6 +27,13 @@ FAMILIES = {
     ("embgw_input_tokens", "counter", ("model", "source")),
     ("embgw_upstream_requests", "counter", ("outcome", "upstream")),
     ("embgw_upstream_duration_seconds", "histogram", ("upstream",)),
+    ("embgw_cost_usd", "counter", ("kind", "model")),
+    ("embgw_cache_operations", "counter", ("operation", "result", "tier")),
+    ("embgw_cache_operation_duration_seconds", "histogram", ("operation", "tier")),
+    ("embgw_cache_evictions", "counter", ("tier",)),
+    ("embgw_store_bytes", "gauge", ("tier",)),
+    ("embgw_store_entries", "gauge", ("tier",)),
+    ("embgw_store_up", "gauge", ("tier",)),
     ("embgw_cache_bytes", "gauge", ("tier",)),
     ("embgw_cache_entries", "gauge", ("tier",)),
     ("embgw_build_info", "gauge", ("version",)),
@@ -38,11 +46,19 @@ def running(gateway, fake_openai):
     return gateway(toml + '[models."text-*"]\nupstreams = ["fake"]')
 
 
-def test_names_types_and_labels_are_what_dashboards_know(running):
+@pytest.fixture
+def lasting(gateway, fake_openai, tmp_path):
+    """A gateway with a store, whose vectors cost 10 dollars for a million tokens."""
+    cache = f'[cache]\nstore = "sqlite://{tmp_path}/cache.db"'
+    return gateway(one_model(fake_openai.base_url, model="price = 10.0", rest=cache))
+
+
+def test_names_types_and_labels_are_what_dashboards_know(lasting):
     """Renaming one breaks somebody's alert."""
+    running = lasting
     running.embed("x")
-    families = {family.name: family for family in running.registry.collect()}
     running.http.get("/metrics")
+    families = {family.name: family for family in running.registry.collect()}
     seen = {
         (f.name, f.type, tuple(sorted({n for s in f.samples for n in s.labels} - {"le"})))
         for f in running.registry.collect()
@@ -50,6 +66,9 @@ def test_names_types_and_labels_are_what_dashboards_know(running):
     }
     assert FAMILIES <= seen
     assert all(family.documentation for family in families.values())
+    assert ("embgw_cache_corrupt_entries", "counter") in {
+        (f.name, f.type) for f in families.values()
+    }
 
 
 def test_requests_texts_and_tokens_are_counted(running, fake_openai):
@@ -65,14 +84,38 @@ def test_requests_texts_and_tokens_are_counted(running, fake_openai):
     assert running.metric("embgw_requests_total", operation="models", code="200") == 1
     texts = {
         result: running.metric("embgw_inputs_total", model="m", result=result)
-        for result in ("upstream", "duplicate", "memory", "flight")
+        for result in ("upstream", "duplicate", "memory", "store", "in-flight")
     }
-    assert texts == {"upstream": 2, "duplicate": 1, "memory": 1, "flight": 0}
+    assert texts == {"upstream": 2, "duplicate": 1, "memory": 1, "store": 0, "in-flight": 0}
     assert running.metric("embgw_input_tokens_total", source="upstream") == 3
     assert running.metric("embgw_input_tokens_total", source="cache") == 1 + 2
     assert running.metric("embgw_request_duration_seconds_count", operation="embeddings") == 3
     assert running.metric("embgw_cache_entries", tier="memory") == 2
     assert running.metric("embgw_cache_bytes", tier="memory") > 2 * 32 * 4
+
+
+def test_money_is_counted_where_a_price_is_known(lasting):
+    """What upstreams were paid, and what was not paid as it was there."""
+    lasting.embed(["12345678", "1234"])
+    lasting.embed(["12345678", "12345678"])
+    dollars = {
+        kind: lasting.metric("embgw_cost_usd_total", model="m", kind=kind)
+        for kind in ("spent", "saved")
+    }
+    assert dollars == {"spent": pytest.approx(3e-5), "saved": pytest.approx(4e-5)}
+
+
+def test_a_store_is_counted_by_what_it_does_and_holds(lasting):
+    """Each operation with its result and time; entries and bytes, and that it can be read."""
+    lasting.embed(["a", "b"])
+    lasting.embed("a")
+    for operation, times in (("get", 1), ("add", 1)):
+        labels = {"tier": "sqlite", "operation": operation}
+        assert lasting.metric("embgw_cache_operations_total", result="ok", **labels) == times
+        assert lasting.metric("embgw_cache_operation_duration_seconds_count", **labels) == times
+    assert lasting.metric("embgw_store_up", tier="sqlite") == 1
+    assert lasting.metric("embgw_store_entries", tier="sqlite") == 2
+    assert lasting.metric("embgw_store_bytes", tier="sqlite") > 2 * 32 * 4
 
 
 def test_a_form_made_later_is_counted(running):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.cache.scopes import PREFIX, ScopeFact, Scopes, write_fact
 from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
 from gateway.route import VECTOR_FIELDS, EmbeddingModel, Space
 from gateway.routing import RoutingTable
@@ -21,7 +22,7 @@ def model(name, **options):
 
 
 def table(*models):
-    return RoutingTable(models, CL100K, secret=b"s" * 32)
+    return RoutingTable(models, CL100K, Scopes(b"s" * 32))
 
 
 def route(**options):
@@ -33,7 +34,8 @@ def request(*inputs, **fields):
 
 
 def keys(of, text="x", seed=None, tenant="t", **fields):
-    return of.keys(of.texts(request(text)), seed, tenant, fields)
+    _, made = of.keys(of.texts(request(text)), seed, tenant, fields)
+    return made
 
 
 def test_a_prefix_is_part_of_the_text():
@@ -56,8 +58,24 @@ def test_a_prefix_is_part_of_the_text():
 
 
 def test_tenants_share_no_keys():
-    """Two tenants, one text, two names."""
-    assert keys(route(), tenant="a") != keys(route(), tenant="b")
+    """Two tenants, one text, two names, in two places."""
+    here = route()
+    assert keys(here, tenant="a") != keys(here, tenant="b")
+    places = [here.keys(["x"], None, tenant, {})[0] for tenant in "aba"]
+    assert places[0] is places[2]
+    assert places[0].namespace != places[1].namespace
+
+
+def test_a_purge_gives_every_text_another_name():
+    """The generation of a tenant's vectors is part of their keys, from the next request on."""
+    scopes = Scopes(b"s" * 32)
+    here = RoutingTable([model("m")], CL100K, scopes).embedding("m", ANYONE)
+    before = [keys(here, tenant=tenant) for tenant in "ab"]
+    place, _ = here.keys(["x"], None, "a", {})
+    fact = write_fact(ScopeFact("a", "m", generation=1))
+    scopes.learn({PREFIX + place.scope.id: fact})
+    after = [keys(here, tenant=tenant) for tenant in "ab"]
+    assert (after[0] != before[0], after[1] == before[1]) == (True, True)
 
 
 def test_keys_follow_identity_upstream_name_seed_and_fields():
@@ -127,6 +145,20 @@ def test_a_width_is_learned_once_and_then_demanded():
         space.admit(9, "up")
     with pytest.raises(UpstreamError):
         Space(8).admit(9, "up")
+
+
+def test_a_width_that_the_stores_know_is_this_models():
+    """Another worker learned it, or this one before it was restarted."""
+    scopes = Scopes(b"s" * 32)
+    routes = RoutingTable([model("m", aliases={"q": "query: "})], CL100K, scopes)
+    here = routes.embedding("m", ANYONE)
+    place, _ = here.keys(["x"], None, "t", {})
+    assert here.width(place.scope) is None
+    place.scope.widen(8)
+    assert (here.width(place.scope), routes.width("q")) == (8, 8)
+    here.admit(8, place.scope)
+    with pytest.raises(UpstreamError, match="9 components where this model's have 8"):
+        here.admit(9, place.scope)
 
 
 def test_aliases_and_patterns_do_not_forget_a_width():

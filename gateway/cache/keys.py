@@ -27,6 +27,9 @@ Key = bytes
 FORMAT = 1
 """Raised whenever the encoding below or the meaning of an entry changes."""
 
+_SUM_BYTES = 8
+_CHECK_BYTES = 32 + _SUM_BYTES
+
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 _copy, _update, _digest = blake2b.copy, blake2b.update, blake2b.digest
 
@@ -81,7 +84,17 @@ def scope_id(secret: bytes, tenant: str, identity: str) -> str:
 
 def check_value(secret: bytes) -> bytes:
     """Return what a store or an export shows of its secret, so that another one is noticed."""
-    return blake2b(b"check", key=secret, digest_size=16).hexdigest().encode()
+    shown = blake2b(b"check", key=secret, digest_size=16).hexdigest().encode()
+    return shown + _sum(shown)
+
+
+def is_check_value(value: bytes) -> bool:
+    """Whether this is what `check_value` returned for some secret, and not a bit of it changed."""
+    return len(value) == _CHECK_BYTES and value[-_SUM_BYTES:] == _sum(value[:-_SUM_BYTES])
+
+
+def _sum(shown: bytes) -> bytes:
+    return blake2b(shown, digest_size=_SUM_BYTES // 2).hexdigest().encode()
 
 
 def _sized(part: bytes) -> bytes:

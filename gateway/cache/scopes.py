@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,6 +17,8 @@ from gateway.cache.keys import Keyspace, scope_id
 from gateway.cache.store import Namespace
 
 _CHECK = 8
+_MOST = 4096
+"""Scopes of which facts are kept: names that fit a pattern are the clients' choice."""
 PREFIX = "space."
 """Facts of this name and a scope's id are about scopes."""
 
@@ -32,12 +35,13 @@ class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
     width: int | None = None
 
     def joined(self, other: "ScopeFact") -> "ScopeFact":
-        """Return what both know together."""
-        return msgspec.structs.replace(
-            self,
+        """Return what both know together, whoever is asked: else stores would never agree."""
+        return ScopeFact(
+            tenant=min(self.tenant, other.tenant),
+            model=min(self.model, other.model),
             generation=max(self.generation, other.generation),
             before=max(self.before, other.before),
-            width=self.width or other.width,
+            width=max(self.width or 0, other.width or 0) or None,
         )
 
 
@@ -58,7 +62,7 @@ class Place:
 class Scope:
     """One tenant's vectors of one model, as this process knows them now."""
 
-    __slots__ = ("fact", "id", "identity", "place")
+    __slots__ = ("__weakref__", "fact", "id", "identity", "place")
 
     def __init__(self, secret: bytes, identity: str, fact: ScopeFact) -> None:
         self.identity = identity
@@ -88,7 +92,8 @@ class Scopes:
 
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
-        self._scopes: dict[tuple[str, str], Scope] = {}
+        # Those that a route holds; routes are as many as the config has models, and some more.
+        self._scopes: WeakValueDictionary[tuple[str, str], Scope] = WeakValueDictionary()
         self._facts: dict[str, ScopeFact] = {}
 
     def of(self, tenant: str, identity: str, model: str) -> Scope:
@@ -110,10 +115,12 @@ class Scopes:
         That is (namespace, Unix time) for everything of the namespace that was made before.
         """
         purged = []
-        for id_, fact in read_facts(facts):
+        told = dict(read_facts(facts))
+        for id_, fact in told.items():
             self._note(id_, fact)
-        for scope in self._scopes.values():
-            known = self._facts.get(scope.id)
+        for scope in self:
+            # A scope in use learns of a purge even where there are too many to keep its fact.
+            known = self._facts.get(scope.id) or told.get(scope.id)
             if known is None or (joined := scope.fact.joined(known)) == scope.fact:
                 continue
             was, scope.fact = scope.fact, joined
@@ -126,7 +133,7 @@ class Scopes:
 
     def facts(self) -> Iterator[tuple[str, bytes]]:
         """Yield, by the name of the fact, what this process knows of scopes that hold anything."""
-        for scope in self._scopes.values():
+        for scope in self:
             if scope.fact.width is not None:
                 self._note(scope.id, scope.fact)
         for id_, fact in self._facts.items():
@@ -134,13 +141,17 @@ class Scopes:
 
     def _note(self, scope_id: str, fact: ScopeFact) -> None:
         known = self._facts.get(scope_id)
-        self._facts[scope_id] = fact if known is None else known.joined(fact)
+        if known is not None:
+            self._facts[scope_id] = known.joined(fact)
+        elif len(self._facts) < _MOST:
+            self._facts[scope_id] = fact
 
     def rekey(self, secret: bytes) -> None:
         """Go over to another secret: every key is another one from now on."""
         self.secret = secret
         self._facts.clear()
-        for scope in self._scopes.values():
+        for scope in self:
+            scope.fact = ScopeFact(scope.fact.tenant, scope.fact.model)
             scope.move(secret)
 
 

@@ -1,5 +1,6 @@
 """A store as the cache uses it: one that fails costs a miss, and for a while nothing at all."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -7,6 +8,10 @@ import structlog
 from gateway.cache.keys import Key
 from gateway.cache.store import CacheStore, Namespace, StoreError
 from gateway.resilience.breaker import Breaker
+
+PLACES = 24
+"""Reads and writes under way; who comes later waits for his turn, and not at the store, for which
+it would be a slow answer. Fewer than the connections to a Redis: the watcher needs one."""
 
 _FOR_WRITES_ONLY = frozenset({"full", "readonly"})
 """Reasons for which a store may refuse new entries and still have the old ones."""
@@ -30,6 +35,8 @@ class Tier:
         self._log = log.bind(tier=store.name)
         self._foreign = False
         self._full = False
+        self._reads = asyncio.Semaphore(PLACES // 2)
+        self._writes = asyncio.Semaphore(PLACES // 2)
 
     @property
     def writable(self) -> bool:
@@ -43,13 +50,15 @@ class Tier:
 
     async def get(self, namespace: Namespace, keys: Sequence[Key]) -> Mapping[Key, bytes]:
         """See CacheStore.get; a store that fails has nothing."""
-        if not self.known or self.reading.is_open:
-            return {}
-        try:
-            return await self.store.get(namespace, keys)
-        except StoreError as error:
-            self.failed(error)
-            return {}
+        async with self._reads:
+            # Asked in here: it may have failed somebody else while we waited.
+            if not self.known or self.reading.is_open:
+                return {}
+            try:
+                return await self.store.get(namespace, keys)
+            except StoreError as error:
+                self.failed(error)
+                return {}
 
     async def add(
         self, namespace: Namespace, values: Mapping[Key, bytes], *, probing: bool = False
@@ -58,13 +67,14 @@ class Tier:
 
         `probing` tries although the last write failed, to see whether it is over.
         """
-        if not self.writable and not (self.known and probing):
-            return None
-        try:
-            held = await self.store.add(namespace, values)
-        except StoreError as error:
-            self.failed(error, writing=True)
-            return None
+        async with self._writes:
+            if not self.writable and not (self.known and probing):
+                return None
+            try:
+                held = await self.store.add(namespace, values)
+            except StoreError as error:
+                self.failed(error, writing=True)
+                return None
         self.may_be_written()
         if self._full:
             self._full = False

@@ -14,8 +14,9 @@ from typing import Any
 
 import structlog
 
+from gateway.cache.agreement import is_doubtful, is_ours, shared_secret
 from gateway.cache.entry import Entry
-from gateway.cache.keys import Key, check_value
+from gateway.cache.keys import Key
 from gateway.cache.memory import MemoryStore
 from gateway.cache.record import CorruptRecordError, expires, pack, unpack
 from gateway.cache.scopes import Place, Scopes
@@ -97,8 +98,7 @@ class TieredCache:
                 found |= read
         if found and at.current:
             at.scope.widen(next(iter(found.values())).width)
-            for key, entry in found.items():
-                self.memory.put(key, entry)
+            self._remember(at, found)
         return found
 
     async def keep(self, at: Place, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
@@ -113,22 +113,25 @@ class TieredCache:
         if kept is None:
             for entry in entries.values():
                 entry.shared = False
-            return self._keep_first(self._provisional, entries)
+            return {**entries, **self._keep_first(self._provisional, _live(at, entries))}
         if at.current:
-            for key, entry in kept.items():
-                self.memory.put(key, entry)
+            self._remember(at, kept)
             self._copy(self.tiers[:-1], at.namespace, kept)
         return kept
 
     def grown(self, key: Key, entry: Entry) -> None:
         """Count an entry's bytes again: it was given another form to leave in."""
         self.memory.resize(key, entry)
+        self._provisional.resize(key, entry)
 
-    @staticmethod
-    def _keep_first(memory: MemoryStore, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
+    def _remember(self, at: Place, entries: Mapping[Key, Entry]) -> None:
+        for key, entry in _live(at, entries).items():
+            self.memory.put(key, entry)
+
+    def _keep_first(self, memory: MemoryStore, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
+        """Put what this process does not have yet into `memory`; return what it has then."""
         kept = {}
-        for key, entry in entries.items():
-            (held,) = memory.get([key])
+        for (key, entry), held in zip(entries.items(), self.recall(list(entries)), strict=True):
             if held is None:
                 memory.put(key, entry)
             kept[key] = held or entry
@@ -198,7 +201,10 @@ class TieredCache:
         """Keep up with the stores, until cancelled: twice a second, sooner while one is away."""
         while self.tiers:
             await asyncio.sleep(min(tier.pause for tier in self.tiers))
-            await self.meet()
+            try:
+                await self.meet()
+            except Exception as error:  # noqa: BLE001 - without it nothing would be noticed any more
+                self._log.error("unforeseen error beside the cache", kind=type(error).__name__)
 
     async def meet(self) -> None:
         """Ask every store once how it is and what it knows; offer what is provisional."""
@@ -214,7 +220,9 @@ class TieredCache:
 
     async def _meet(self, tier: Tier) -> None:
         facts = await tier.store.facts()
-        if not tier.known or facts.get("epoch") != tier.epoch:
+        authority = tier is self.tiers[-1]
+        secret = self.scopes.secret if authority and self._shares_secret else None
+        if not tier.known or facts.get("epoch") != tier.epoch or is_doubtful(facts, secret):
             await self._get_to_know(tier, facts)
             if not tier.known:
                 return
@@ -234,12 +242,8 @@ class TieredCache:
         """Compare secrets, and notice a store that forgot what it had."""
         authority = tier is self.tiers[-1]
         if authority and self._shares_secret:
-            self._adopt(await tier.store.settle("secret", self.scopes.secret))
-        ours = check_value(self.scopes.secret)
-        check = facts.get("check")
-        if check is None:
-            check = await tier.store.settle("check", ours)
-        tier.refuse(foreign=check != ours)
+            self._adopt(await shared_secret(tier.store, self.scopes.secret, facts))
+        tier.refuse(foreign=not await is_ours(tier.store, self.scopes.secret, facts))
         if tier.known and authority and tier.epoch not in (None, facts.get("epoch")):
             # It has begun anew: what is in memory was its own, and is offered to it again.
             self._log.warning("cache has begun anew", tier=tier.name, kept=len(self.memory))
@@ -294,7 +298,14 @@ class TieredCache:
                     await asyncio.gather(*self._copies, return_exceptions=True)
                     await self._offer()
         for tier in self.tiers:
-            await tier.store.aclose()
+            with suppress(StoreError):
+                await tier.store.aclose()
+
+
+def _live(at: Place, entries: Mapping[Key, Entry]) -> Mapping[Key, Entry]:
+    """Return those that were not purged while they were on their way."""
+    before = at.scope.fact.before
+    return {k: e for k, e in entries.items() if e.created >= before} if at.current else {}
 
 
 _LAST_WORDS = 5.0
