@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from gateway.middleware import RequestEdge
 from gateway.models import model_of, open_backend
 from gateway.observed import ObservedEmbeddings, ObservedStore, ObservedTransport
 from gateway.routing import RoutingTable
-from gateway.stores import CacheSecret, open_stores, own_secret
+from gateway.stores import CacheSecret, keep_secret, open_stores, own_secret
 from gateway.tokens import Cl100k
 from gateway.types import Caller
 
@@ -164,6 +165,7 @@ def _open_cache(
         ttl=settings.ttl,
         shares_secret=secret.shared,
         on_corrupt=metrics.corrupt,
+        on_begun_anew=partial(keep_secret, settings),
     )
 
 

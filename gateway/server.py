@@ -21,6 +21,9 @@ from gateway.errors import InvalidRequestError
 
 _OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
+_BACKLOG = 2048
+"""Connections that may wait to be accepted; as uvicorn has it."""
+
 GRACE = 30.0
 """Seconds that running requests have to end after SIGTERM."""
 
@@ -134,12 +137,16 @@ def make_server(app: ASGIApp, settings: Settings, *, tls: bool = True) -> Server
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a bound, not yet listening TCP socket; raise OSError where that cannot be."""
+    """Return a listening TCP socket; raise OSError where that cannot be.
+
+    Who connects from now on waits for a server instead of being refused.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen(_BACKLOG)
     except OSError:
         bound.close()
         raise

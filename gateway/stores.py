@@ -1,6 +1,7 @@
 """The stores that a config names, and the secret under which vectors are named in them."""
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ import structlog
 
 from gateway.cache.agreement import shared_secret
 from gateway.cache.keys import check_value, is_check_value
-from gateway.cache.store import CacheStore, StoreError
+from gateway.cache.store import CacheStore, Inspectable, StoreError
 from gateway.config import Cache, RedisAddress, SqliteAddress
 from gateway.errors import ConfigError
 
 _BYTES = 32
+_IN_FULL = re.compile("[0-9a-f]{64}")
+"""What the file beside a SQLite store holds; it may be moved into a config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,9 @@ class CacheSecret:
     names a secret."""
 
 
-def open_stores(cache: Cache, log: structlog.stdlib.BoundLogger) -> list[CacheStore]:
+def open_stores(cache: Cache, log: structlog.stdlib.BoundLogger) -> list[Inspectable]:
     """Return a store for each address, nearest first. They connect when they are first asked."""
-    stores: list[CacheStore] = []
+    stores: list[Inspectable] = []
     for address in cache.store:
         if isinstance(address, SqliteAddress):
             from gateway.cache.sqlite import SqliteStore
@@ -52,8 +55,10 @@ def own_secret(cache: Cache) -> CacheSecret:
     The file is made if it is missing. Raises ConfigError if it cannot be, or cannot be read.
     """
     if cache.secret is not None:
-        given = cache.secret.reveal().encode()
-        return CacheSecret(blake2b(given, digest_size=_BYTES).digest())
+        given = cache.secret.reveal()
+        if _IN_FULL.fullmatch(given):
+            return CacheSecret(bytes.fromhex(given))
+        return CacheSecret(blake2b(given.encode(), digest_size=_BYTES).digest())
     shared = bool(cache.store) and isinstance(cache.store[-1], RedisAddress)
     file = secret_file(cache)
     return CacheSecret(os.urandom(_BYTES) if file is None else _kept(file), shared)
@@ -79,15 +84,20 @@ async def common_secret(cache: Cache, stores: Sequence[CacheStore]) -> CacheSecr
             elif is_check_value(check) and check != check_value(secret.value):
                 raise ConfigError([_mismatch(cache, store.name)])
     if secret != own:
-        _remember(secret, secret_file(cache))
+        # For a start at which the authority is away.
+        keep_secret(cache, secret.value)
     return secret
 
 
-def _remember(secret: CacheSecret, file: Path | None) -> None:
-    """Write down what the authority said, for a start at which it is away."""
-    if file is not None and _kept(file) != secret.value:
-        file.unlink()
-        _write(file, secret.value)
+def keep_secret(cache: Cache, secret: bytes) -> None:
+    """Let the file that keeps the secret, where there is one, hold this one.
+
+    Whoever removed the store's directory has removed it too. Raises ConfigError.
+    """
+    file = None if cache.secret is not None else secret_file(cache)
+    if file is not None and _kept(file) != secret:
+        file.unlink(missing_ok=True)
+        _write(file, secret)
 
 
 def secret_file(cache: Cache) -> Path | None:

@@ -12,13 +12,14 @@ from gateway.cache.memory import MemoryStore
 from gateway.cache.scopes import Scopes
 from gateway.cache.tiered import TieredCache
 from gateway.embeddings import Embeddings
-from gateway.errors import InvalidInputError
+from gateway.errors import InvalidInputError, UpstreamError
 from gateway.route import EmbeddingModel
 from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest
 from gateway.vectors import unit
 from tests.backend import WIDTH, Backend, true
+from tests.cache.shelf import Shelf
 from tests.upstream import truth
 
 CL100K = Cl100k()
@@ -86,3 +87,29 @@ def bad(*texts):
         return true("m", asked)
 
     return answer
+
+
+def counts(answer):
+    """Return how many vectors came from where, zeros left out."""
+    return {source: count for source, count in answer.sources.items() if count}
+
+
+async def lines(count, *shelves, **options):
+    """Return lines over these stores, each as one worker has it."""
+    made = [Line(Noisy(), stores=shelves, **options) for _ in range(count)]
+    for line in made:
+        await line.cache.meet()
+    return made
+
+
+def broken(_):
+    """Be an upstream that is down."""
+    raise UpstreamError("nobody is there")
+
+
+async def line_over(stores, **options):
+    """Return a line over so many shelves, which it has met, and the shelves."""
+    shelves = [Shelf() for _ in range(stores)]
+    line = Line(Noisy(), stores=shelves, **options)
+    await line.cache.meet()
+    return line, shelves

@@ -19,7 +19,8 @@ import openai
 import pytest
 from langchain_openai import OpenAIEmbeddings
 
-from tests.processes import LOCAL, GatewayProcess, gateway_process
+from tests.heavy import bits
+from tests.processes import GatewayProcess, gateway_process
 from tests.tiktoken_cache import write_tiktoken_cache
 
 pytestmark = pytest.mark.engine
@@ -44,7 +45,8 @@ Vectors = list[list[float]]
 def served() -> Iterator[GatewayProcess]:
     if find_spec("llama_cpp") is None:
         pytest.skip("llama-cpp-python is missing (extra [local])")
-    with gateway_process(LOCAL + '[cache]\nmemory = "0"\n') as process:
+    # Nothing is kept, so that equal answers were computed equal.
+    with gateway_process(bits.UNCACHED + 'aliases = ["minilm"]\n') as process:
         yield process
 
 

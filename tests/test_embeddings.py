@@ -284,6 +284,28 @@ def test_hits_say_so_and_misses_say_what_they_took(running):
     assert all(0 <= int(age) < 60 for age in ages[1:])
 
 
+def test_a_request_may_want_a_fresh_vector_a_kept_one_or_none_that_is_kept(running, fake_openai):
+    """`Cache-Control`, as people send it with any client; a 504 is not to be asked for again."""
+    fake_openai.noise = 3e-4
+    asked = [
+        running.embed("a", headers={"Cache-Control": control})
+        for control in ("only-if-cached", "max-age=60", "No-Cache", "no-store", "only-if-cached")
+    ]
+    first, *answers = asked
+    assert (first.status_code, first.headers["x-should-retry"]) == (504, "false")
+    assert first.json()["error"]["code"] == "not_cached"
+    assert [answer.headers["cache-status"] for answer in answers] == [
+        'gateway; fwd=miss; stored; detail="upstream=1"',
+        'gateway; fwd=request; detail="upstream=1"',
+        'gateway; fwd=request; detail="upstream=1"',
+        HIT,
+    ]
+    kept, fresh, apart, again = [answer.json()["data"] for answer in answers]
+    assert kept == again
+    assert len({str(kept), str(fresh), str(apart)}) == 3
+    assert fake_openai.calls == 3
+
+
 def test_usage_counts_as_if_all_had_been_computed(running):
     """Clients' accounting does not jump with the cache; what was billed is in a header."""
     texts = ["12345678", "1234567890123456"]

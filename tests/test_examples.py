@@ -134,7 +134,7 @@ def test_plain_http_needs_no_sdk(run: Run) -> None:
     printed = run("plain_http")
     assert "384 numbers, 384 from base64: equal is True\n" in printed
     assert printed.endswith("length of the vector: 1.000000\n")
-    assert "Cache-Status: gateway; hit\n" in printed.split("base64:")[1]
+    assert 'Cache-Status: gateway; hit; detail="memory=1"\n' in printed.split("base64:")[1]
 
 
 @pytest.mark.parametrize("name", NAMES)

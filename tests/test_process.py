@@ -182,9 +182,11 @@ def test_models_says_where_each_goes():
     assert all("openai: https://api.openai.com/v1" in line for line in others)
 
 
-def test_serve_says_what_is_wrong_with_the_command_line():
+def test_serve_says_what_is_wrong_with_the_command_line(tmp_path: Path):
     """A port that is no port, and workers without a store, are refused before anything starts."""
-    refused = gateway("serve", "--port", "70000", "--workers", "2")
+    config = tmp_path / "gateway.toml"
+    config.write_text(LOCAL[LOCAL.index("[upstreams") :])
+    refused = gateway("serve", "--config", str(config), "--port", "70000", "--workers", "2")
     assert refused.returncode == 1
     assert "command line: server.port" in refused.stderr
     assert "command line: server.workers" in refused.stderr

@@ -13,7 +13,14 @@ import structlog
 from gateway.cache.keys import check_value
 from gateway.config import parse
 from gateway.errors import ConfigError
-from gateway.stores import CacheSecret, common_secret, open_stores, own_secret, secret_file
+from gateway.stores import (
+    CacheSecret,
+    common_secret,
+    keep_secret,
+    open_stores,
+    own_secret,
+    secret_file,
+)
 from tests.cache.shelf import Shelf
 
 REDIS = "redis://127.0.0.1:1/0"
@@ -57,6 +64,14 @@ def test_a_secret_of_the_config_is_the_secret(tmp_path):
     assert not first.shared
     assert len(first.value) == 32
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_content_of_a_secrets_file_may_be_moved_into_the_config(tmp_path):
+    """It is the same secret there: what was stored with it is found."""
+    made = own_secret(cache(tmp_path))
+    written = (tmp_path / "cache.db.key").read_text().strip()
+    assert own_secret(cache(store=REDIS, secret=written)).value == made.value
+    assert own_secret(cache(tmp_path, secret=written.upper())).value != made.value
 
 
 def test_without_stores_a_secret_lasts_as_long_as_the_process():
@@ -242,6 +257,26 @@ def test_a_first_start_without_the_authority_does_not_spoil_the_next_one(tmp_pat
     far.fail("connect")
     assert common(config, near, far) == joint
     assert near.said["check"] == check_value(joint.value)
+
+
+def test_a_secret_is_written_down_again_where_its_file_was_removed(tmp_path):
+    """Together with the store: what is in memory is named with it, and goes into the new one."""
+    config = cache(tmp_path)
+    secret = own_secret(config).value
+    file = tmp_path / "cache.db.key"
+    for spoil in (file.unlink, lambda: None, lambda: file.write_text("ab" * 32)):
+        spoil()
+        keep_secret(config, secret)
+        assert bytes.fromhex(file.read_text()) == secret
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_secret_that_stands_elsewhere_is_not_written_down(tmp_path):
+    """In the config, or in a Redis alone."""
+    keep_secret(cache(tmp_path, secret=GIVEN), b"s" * 32)
+    keep_secret(cache(store=REDIS), b"s" * 32)
+    assert list(tmp_path.iterdir()) == []
 
 
 # opening

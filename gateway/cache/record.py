@@ -54,13 +54,17 @@ def unpack(key: Key, record: bytes, namespace: Namespace) -> Entry:
     vector = body[HEADER_BYTES + length :]
     if len(vector) != 4 * width:
         raise CorruptRecordError("its length is wrong")
+    try:
+        fingerprint = body[HEADER_BYTES : HEADER_BYTES + length].decode()
+    except UnicodeDecodeError as strange:
+        raise CorruptRecordError("its fingerprint is no text") from strange
     return Entry(
         vector,
         tokens,
         created=created,
         estimated=bool(flags & _ESTIMATED),
         truncated=bool(flags & _TRUNCATED),
-        fingerprint=body[HEADER_BYTES : HEADER_BYTES + length].decode(),
+        fingerprint=fingerprint,
         namespace=namespace,
     )
 

@@ -66,10 +66,10 @@ class RedisStore:
 
     Time. A batch goes in pieces of 128 keys or a mebibyte of values, one round trip each. A round
     trip has `budget`, waiting for one of 32 connections included; connecting, where it has to,
-    has `connect_budget` of its own. So a server that is dead or frozen costs one of each at most,
-    however large the batch. Looking through everything (`namespaces`, `scan`, `purge`) has ten
-    seconds a round trip. In a cluster all this is for each server, and for each time that a key
-    is found to have moved.
+    has `connect_budget` of its own, which is over as soon as a round trip beside it took too
+    long. So a server that has just been frozen costs one budget, one that is dead or was frozen
+    before both, however large the batch. Looking through everything (`namespaces`, `scan`,
+    `purge`) has ten seconds a round trip. In a cluster it is so for each server and each redirect.
 
     Values. Where something that is no string stands under one of our names, there is no value
     for `get`, and `add` removes it. Eviction by the server is loss of an entry, no more; losing

@@ -71,6 +71,13 @@ class Limit:
         self._handle.cancel()
         await self._timeout.__aexit__(kind, error, trace)
 
+    def end(self) -> None:
+        """Let all of the time be over."""
+        if self._ticks:
+            self._ticks = 0
+            self._handle.cancel()
+            self._timeout.reschedule(self._loop.time())
+
     def _count(self) -> None:
         if self.paused:
             pass
@@ -93,6 +100,7 @@ class Server:
         self._connect_budget = connect_budget
         self._places = asyncio.Semaphore(PLACES)
         self._idle: list[Line] = []
+        self._connecting: set[Limit] = set()
         self._closed = False
 
     async def run(self, commands: Sequence[Command], budget: float) -> list[Reply]:
@@ -107,6 +115,9 @@ class Server:
             async with Limit(budget) as limit, self._places:
                 return await self._exchange(commands, limit)
         except TimeoutError:
+            # Where one who is connected has waited in vain, so would those who still connect.
+            for connecting in self._connecting:
+                connecting.end()
             raise StoreError(
                 "timeout", f"{self.address} did not answer within {budget * 1000:.0f} ms"
             ) from None
@@ -153,8 +164,7 @@ class Server:
         try:
             if not line.is_connected:
                 limit.paused = True
-                async with Limit(self._connect_budget):
-                    await line.connect()  # type: ignore[no-untyped-call]
+                await self._connect(line)
                 limit.paused = False
             await line.send_packed_command(line.pack_commands(commands))
             replies = [await _read(line) for _ in commands]
@@ -166,6 +176,14 @@ class Server:
         else:
             self._idle.append(line)
         return replies
+
+    async def _connect(self, line: Line) -> None:
+        async with Limit(self._connect_budget) as limit:
+            self._connecting.add(limit)
+            try:
+                await line.connect()  # type: ignore[no-untyped-call]
+            finally:
+                self._connecting.discard(limit)
 
     async def _take(self) -> Line | None:
         """Return an idle connection that is as we left it."""

@@ -23,8 +23,12 @@ class LayoutError(Exception):
     """The file is a database, but not one of ours, or of another version."""
 
 
-Failure = sqlite3.Error | OSError | LayoutError | UnicodeDecodeError
-FAILURES = (sqlite3.Error, OSError, LayoutError, UnicodeDecodeError)
+class NewerLayoutError(Exception):
+    """The file is of a later version of this program, which others may be using now."""
+
+
+Failure = sqlite3.Error | OSError | LayoutError | NewerLayoutError | UnicodeDecodeError
+FAILURES = (sqlite3.Error, OSError, LayoutError, NewerLayoutError, UnicodeDecodeError)
 """What may go wrong with a file. The last is what Python makes of SQLite's words about a damaged
 schema, as they quote it."""
 
@@ -33,6 +37,8 @@ def reason_of(failure: Failure, path: Path) -> str:
     """Return the reason; "corrupt" says that the file at the path has to be set aside."""
     if isinstance(failure, LayoutError | UnicodeDecodeError):
         return "corrupt"
+    if isinstance(failure, NewerLayoutError):
+        return "refused"
     if isinstance(failure, OSError):
         return _reason_of_system(failure)
     code = getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from gateway.cache.sqlite_errors import NOT_WRITABLE, LayoutError, reason_of
+from gateway.cache.sqlite_errors import NOT_WRITABLE, LayoutError, NewerLayoutError, reason_of
 
 LAYOUT = 1
 """Raised whenever a table changes its form or a column its meaning."""
@@ -69,6 +69,8 @@ PRAGMA temp_store = MEMORY;
 """A mapped file that is cut short ends the process; a read one is an error. What is removed is
 overwritten. Temporary files would hold what the database holds, elsewhere."""
 
+_LATER = 100
+"""Layouts that may come; a higher number is a damaged one."""
 _BUSY = 2.0
 """Seconds to wait for a lock that another process holds."""
 _KEPT_ASIDE = 3
@@ -172,7 +174,7 @@ def create(path: Path) -> None:
 def connect(path: Path, *, writing: bool) -> tuple[sqlite3.Connection, Mark | None]:
     """Open the database at a path, and say by which mark it is known; for who holds the lock.
 
-    For reading, one that may not be written will do. Raises LayoutError, sqlite3.Error or OSError.
+    For reading, one that may not be written will do. Raises one of FAILURES.
     """
     mark = mark_of(path)
     try:
@@ -215,6 +217,9 @@ def _checked(connection: sqlite3.Connection) -> sqlite3.Connection:
     """
     try:
         ((layout,),) = connection.execute("PRAGMA user_version").fetchall()
+        if LAYOUT < layout <= LAYOUT + _LATER:
+            # Not set aside: during an update both versions run, and would take turns at that.
+            raise NewerLayoutError(f"its layout is {layout}, of a later version than this one")
         if layout != LAYOUT:
             raise LayoutError(f"its layout is {layout}, not {LAYOUT}")
         if not _schema().issubset(connection.execute(_OBJECTS).fetchall()):

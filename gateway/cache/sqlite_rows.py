@@ -39,7 +39,8 @@ _FIND = """
         AND key = substr(:keys, place, 32)
 """
 _PAGE = """
-    SELECT max(key), CAST(group_concat(key, '') AS BLOB), group_concat(length(CAST(value AS BLOB))),
+    SELECT CAST(max(key) AS BLOB), CAST(group_concat(key, '') AS BLOB),
+        group_concat(length(CAST(value AS BLOB))),
         CAST(coalesce(group_concat(value, ''), '') AS BLOB), group_concat(CAST(created AS REAL))
     FROM (
         SELECT key, value, created FROM entries
@@ -134,10 +135,10 @@ def find(
 def page(
     connection: sqlite3.Connection, namespace: Namespace, after: Key, limit: int
 ) -> tuple[list[Row], Key | None]:
-    """Return the next rows by key, and the last key; None after the last row."""
+    """Return the next rows by key, and the last key; None when there are no more."""
     asked = {"namespace": namespace, "after": after, "limit": limit}
     ((last, keys, sizes, values, created),) = connection.execute(_PAGE, asked).fetchall()
-    if last is None:
+    if last is None or last <= after:  # a damaged index may lead in circles
         return [], None
     found = [keys[at : at + _KEY_BYTES] for at in range(0, len(keys), _KEY_BYTES)]
     return _unglued(found, sizes, values, created), last

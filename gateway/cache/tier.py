@@ -35,6 +35,8 @@ class Tier:
         self._log = log.bind(tier=store.name)
         self._foreign = False
         self._full = False
+        self._write_failed = False
+        """Whether the last write did, for whatever reason."""
         self._reads = asyncio.Semaphore(PLACES // 2)
         self._writes = asyncio.Semaphore(PLACES // 2)
 
@@ -76,6 +78,7 @@ class Tier:
                 self.failed(error, writing=True)
                 return None
         self.may_be_written()
+        self._write_failed = False
         if self._full:
             self._full = False
             self._log.warning("cache takes new entries again")
@@ -93,7 +96,10 @@ class Tier:
     def failed(self, error: StoreError, *, writing: bool = False) -> None:
         """Take note that a verb failed."""
         self.writing.failed()
-        if writing and error.reason in _FOR_WRITES_ONLY:
+        # Who fails a write, answers, and fails a write again, is there and takes nothing.
+        again = self._write_failed and not self.reading.is_open
+        self._write_failed = self._write_failed or writing
+        if writing and (error.reason in _FOR_WRITES_ONLY or again):
             if not self._full:
                 self._full = True
                 said = str(error)

@@ -40,7 +40,7 @@ class TieredCache:
     Nothing here raises for a store that fails. `watch` has to run beside it where there are stores.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with, and whom it tells
         self,
         memory: MemoryStore,
         stores: Sequence[CacheStore],
@@ -50,9 +50,13 @@ class TieredCache:
         ttl: float | None = None,
         shares_secret: bool = False,
         on_corrupt: Callable[[str], None] = lambda _: None,
+        on_begun_anew: Callable[[bytes], None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`shares_secret` says that the secret is what the authority says it is."""
+        """`shares_secret` says that the secret is what the authority says it is.
+
+        `on_begun_anew` is told the secret when a store has lost all it had.
+        """
         self.memory = memory
         self.tiers = [Tier(store, log) for store in stores]
         self.scopes = scopes
@@ -61,6 +65,7 @@ class TieredCache:
         self._ttl = ttl
         self._shares_secret = shares_secret
         self._on_corrupt = on_corrupt
+        self._on_begun_anew = on_begun_anew
         self._now = now
         self._copies: set[asyncio.Task[Any]] = set()
 
@@ -244,12 +249,14 @@ class TieredCache:
         if authority and self._shares_secret:
             self._adopt(await shared_secret(tier.store, self.scopes.secret, facts))
         tier.refuse(foreign=not await is_ours(tier.store, self.scopes.secret, facts))
-        if tier.known and authority and tier.epoch not in (None, facts.get("epoch")):
-            # It has begun anew: what is in memory was its own, and is offered to it again.
-            self._log.warning("cache has begun anew", tier=tier.name, kept=len(self.memory))
-            for key, entry in self.memory.items():
-                entry.shared = False
-                self._provisional.put(key, entry)
+        if tier.known and tier.epoch not in (None, facts.get("epoch")):
+            self._on_begun_anew(self.scopes.secret)
+            if authority:
+                # What is in memory was its own, and is offered to it again.
+                self._log.warning("cache has begun anew", tier=tier.name, kept=len(self.memory))
+                for key, entry in self.memory.items():
+                    entry.shared = False
+                    self._provisional.put(key, entry)
         tier.epoch = facts.get("epoch")
 
     def _adopt(self, secret: bytes) -> None:

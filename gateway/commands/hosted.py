@@ -34,7 +34,6 @@ async def hosted(config: Config) -> AsyncIterator[str]:
     try:
         listeners = listen(config.server)
         # Who connects before the server has started waits in the backlog.
-        listeners.public.listen()
         running = Running(config, listeners, directory)
         serving = asyncio.create_task(run(running, announce, stopping))
         try:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from gateway.cache.keys import Key, check_value, is_check_value
 from gateway.cache.scopes import ScopeFact, namespace, read_facts
@@ -82,7 +82,7 @@ async def opened(cache: Cache) -> AsyncIterator[list[Opened]]:
             "this config keeps vectors in memory only, which ends with the gateway; name a store "
             'in its [cache] table, such as store = "sqlite:///var/lib/embedding-gateway/cache.db"'
         )
-    stores = cast("list[Inspectable]", open_stores(cache, open_log("warning", "auto")))
+    stores = open_stores(cache, open_log("warning", "auto"))
     try:
         yield [Opened(*pair) for pair in zip(stores, cache.store, strict=True)]
     finally:

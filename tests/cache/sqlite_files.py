@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway.cache.sqlite import SqliteStore
 from gateway.cache.store import StoreError
 from gateway.logs import open_log
-from tests.cache.store_contract import NAMESPACE, key
+from tests.cache.values import NAMESPACE, key
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -14,23 +14,11 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.cache.entry import Entry
-from gateway.cache.record import pack
 from gateway.cache.store import Inspectable
+from tests.cache.values import NAMESPACE, OTHER, key, record
 
-NAMESPACE, OTHER = "0" * 24 + ".0", "f" * 24 + ".3"
 VALUES = [b"", b"\0", b"a", b"\xff\0,\x80", b"x" * 5000]
 """Few, so that equal ones meet, and such as a store could stumble over."""
-
-
-def key(number: int) -> bytes:
-    """Return a key; its first byte, which spreads what expires, differs from its neighbours'."""
-    return (number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big") + number.to_bytes(24, "big")
-
-
-def record(number: int, created: float) -> bytes:
-    """Return what is kept under `key(number)` for an entry made at that time."""
-    return pack(key(number), Entry(number.to_bytes(8, "little"), 1, created=created))
 
 
 async def scanned(store: Inspectable, namespace: str = NAMESPACE) -> dict[bytes, bytes]:

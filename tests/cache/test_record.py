@@ -1,6 +1,7 @@
 """An entry as bytes: it comes back as it was, or not at all."""
 
 import math
+from hashlib import blake2b
 from struct import pack_into
 
 import pytest
@@ -99,6 +100,15 @@ def test_another_keys_record_is_not_served(key, other, entry):
     else:
         with pytest.raises(CorruptRecordError, match="another key"):
             unpack(key, record, NAMESPACE)
+
+
+def test_a_fingerprint_that_is_no_text_makes_it_no_record():
+    """Whoever may write to a store can make a checksum too."""
+    key = bytes(range(32))
+    record, _ = example(key)
+    body = record[:HEADER_BYTES] + b"\xff" + record[HEADER_BYTES + 1 : -16]
+    with pytest.raises(CorruptRecordError, match="fingerprint"):
+        unpack(key, body + blake2b(body, digest_size=16).digest(), NAMESPACE)
 
 
 @given(keys, st.binary(max_size=200))

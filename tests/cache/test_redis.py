@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cache.record import expires
-from gateway.cache.redis import RedisStore
+from gateway.cache.redis import RedisStore, _pieces
 from tests.cache.redis_verbs import (
     FACTS,
     PATIENT,
@@ -176,16 +176,34 @@ def test_a_large_batch_goes_through(server):
     asyncio.run(check())
 
 
+@given(st.lists(st.integers(0, 900_000), max_size=400))
+def test_pieces_are_small_and_leave_nothing_out(sizes):
+    """In number and in bytes, but for a value that is large by itself."""
+    values = {key(n): bytes(size) for n, size in enumerate(sizes)}
+    pieces = list(_pieces(values))
+    assert [pair for piece in pieces for pair in piece.items()] == list(values.items())
+    for piece in pieces:
+        assert 0 < len(piece) <= 128
+        assert sum(map(len, piece.values())) <= 2**20
+
+
 def test_names_that_we_do_not_give_are_left_out(server):
     """Also by a namespace that means something to Redis's patterns."""
 
     async def check():
-        for name in ["embgw:1:", "embgw:1:x", "embgw:1:x:y:z", "embgw:2:x:y", PREFIX, PREFIX + "a"]:
+        for name in [
+            "embgw:1",
+            "embgw:1:",
+            "embgw:1:x",
+            "embgw:2:x:y",
+            PREFIX + "a",
+            PREFIX + "QR",
+        ]:
             server.admin.set(name, "foreign")
         async with opened(server.url) as store:
             await store.add(NAMESPACE, {key(1): b"value"})
-            found = [batch async for batch in store.scan(NAMESPACE)]
-            assert found == [{b"": b"foreign", key(1): b"value"}]
+            assert [batch async for batch in store.scan(NAMESPACE)] == [{key(1): b"value"}]
+            assert (await store.namespaces()).keys() == {NAMESPACE}
             assert await store.purge("*", None) == 0
             assert await store.purge("?" * len(NAMESPACE), None) == 0
             assert await store.purge(OTHER, None) == 0

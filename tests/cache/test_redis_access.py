@@ -136,3 +136,13 @@ def test_who_may_not_is_refused(server, user):
             assert await reasons(store) == {"refused"}
 
     asyncio.run(check())
+
+
+def test_a_password_that_nobody_set_is_refused(server):
+    """The address was meant for another server, or this one is open to all."""
+
+    async def check():
+        async with opened(server.url.replace("//", "//:needless@")) as store:
+            assert await reasons(store) == {"refused"}
+
+    asyncio.run(check())

@@ -86,10 +86,10 @@ def test_an_answer_that_lies_unread_is_no_timeout(server, loop):
         await fill(server)
         async with listen(through(server, later)) as url, opened(url, budget=1.0) as store:
             await ask(store)
-            delay = 0.9
+            delay = 0.95
             asking = asyncio.create_task(ask(store))
-            await asyncio.sleep(0.8)
-            time.sleep(0.6)
+            await asyncio.sleep(0.9)
+            time.sleep(0.5)
             await asking
 
     run(scene, loop)

@@ -15,7 +15,8 @@ import pytest
 from gateway.cache.sqlite import SqliteStore
 from gateway.logs import open_log
 from tests.cache.sqlite_files import Said, excluded, locked, opened, query, reason, start
-from tests.cache.store_contract import NAMESPACE, OTHER, StoreContract, key, scanned
+from tests.cache.store_contract import StoreContract, scanned
+from tests.cache.values import NAMESPACE, OTHER, key
 
 
 class TestContract(StoreContract):

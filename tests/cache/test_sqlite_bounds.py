@@ -10,7 +10,8 @@ from gateway.cache.record import expires
 from gateway.cache.sqlite_rows import ROW_BYTES
 from gateway.cache.store import Usage
 from tests.cache.sqlite_files import opened, query, sums
-from tests.cache.store_contract import NAMESPACE, OTHER, key, record, scanned
+from tests.cache.store_contract import scanned
+from tests.cache.values import NAMESPACE, OTHER, key, record
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0

@@ -18,7 +18,8 @@ import pytest
 from gateway.cache.sqlite_errors import reason_of
 from gateway.cache.store import StoreError
 from tests.cache.sqlite_files import aside, locked, opened, query, reason, start
-from tests.cache.store_contract import NAMESPACE, key, scanned
+from tests.cache.store_contract import scanned
+from tests.cache.values import NAMESPACE, key
 
 NOBODY = 65534
 MIB = 2**20

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.cache.record import CorruptRecordError, unpack
+from gateway.cache.store import StoreError
 from tests.cache.sqlite_files import Said, aside, excluded, locked, opened, query, start
-from tests.cache.store_contract import NAMESPACE, key, record, scanned
+from tests.cache.store_contract import scanned
+from tests.cache.values import NAMESPACE, key, record
 
 
 @pytest.fixture
@@ -55,8 +57,8 @@ def overwritten(path):
     path.write_bytes(content[:100] + b"\xff" * (len(content) - 100))
 
 
-def newer(path):
-    query(path, "PRAGMA user_version = 2")
+def older(path):
+    query(path, "PRAGMA user_version = 0")
 
 
 def foreign(path):
@@ -69,7 +71,7 @@ def without_a_table(path):
 
 
 @pytest.mark.parametrize(
-    "damage", [garbage, short, empty, text, overwritten, newer, foreign, without_a_table]
+    "damage", [garbage, short, empty, text, overwritten, older, foreign, without_a_table]
 )
 def test_a_file_that_is_no_good_is_set_aside(path, damage):
     """It is kept as it was, the log says where, and the store begins anew, once for all."""
@@ -94,6 +96,24 @@ def test_a_file_that_is_no_good_is_set_aside(path, damage):
     assert kept.read_bytes() == content
     ((event, level, file),) = [(e["event"], e["level"], e["file"]) for e in said.events]
     assert (event, level, file) == ("cache file set aside", "error", str(kept))
+
+
+def test_a_file_of_a_later_version_is_left_to_that_version(path):
+    """Both may run during an update, and would take turns at setting the other's aside."""
+    values, _ = fill(path)
+    query(path, "PRAGMA user_version = 2")
+
+    async def check():
+        async with opened(path) as store:
+            for verb in (store.get(NAMESPACE, [key(1)]), store.add(NAMESPACE, {key(999): b"new"})):
+                with pytest.raises(StoreError, match="later version") as refused:
+                    await verb
+                assert refused.value.reason == "refused"
+            query(path, "PRAGMA user_version = 1")
+            assert await store.get(NAMESPACE, [key(1)]) == {key(1): values[key(1)]}
+
+    asyncio.run(check())
+    assert aside(path) == []
 
 
 def test_only_the_newest_that_were_set_aside_are_kept(path):

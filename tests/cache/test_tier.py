@@ -126,6 +126,49 @@ def test_a_write_that_fails_for_another_reason_says_that_nobody_is_there(reason,
     asyncio.run(scene())
 
 
+def test_who_answers_and_fails_writes_takes_nothing_new():
+    """Whatever it calls that: it is not away for reads each time that somebody tries a write."""
+
+    async def scene():
+        shelf, tier, log = known()
+        shelf.fail("error", "add")
+        for _ in range(3):
+            assert await tier.add(WHERE, KEPT, probing=True) is None
+            tier.answered()
+        assert await tier.get(WHERE, [KEY]) == KEPT
+        assert not tier.writable
+        shelf.recover()
+        assert await tier.add(WHERE, KEPT, probing=True) == KEPT
+        assert tier.writable
+        assert log.events == [
+            "cache is away",
+            "cache is back",
+            "cache takes no new entries",
+            "cache takes new entries again",
+        ]
+
+    asyncio.run(scene())
+
+
+def test_requests_beyond_the_places_wait_their_turn_and_not_at_the_store():
+    """When it fails the first of them, the others are spared the wait."""
+
+    async def scene():
+        shelf, tier, _ = known()
+        shelf.hang("get")
+        waiting = [asyncio.create_task(tier.get(WHERE, [KEY])) for _ in range(100)]
+        await asyncio.sleep(0.001)
+        asked = shelf.asked["get"]
+        assert 0 < asked < 100
+        assert await asyncio.wait_for(tier.add(WHERE, KEPT), 5) == KEPT
+        shelf.fail("timeout", "get")
+        shelf.release()
+        assert await asyncio.gather(*waiting) == [{}] * 100
+        assert shelf.asked["get"] == asked
+
+    asyncio.run(scene())
+
+
 def test_many_who_fail_at_once_are_one_line():
     """A hundred requests were on their way when it went."""
 

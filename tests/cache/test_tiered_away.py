@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from tests.cache.shelf import Shelf
-from tests.cache.test_tiered import settle, workers
-from tests.cache.worker import NOW, OTHER_SECRET, SECRET, Clock, Worker, purge
+from tests.cache.worker import NOW, Clock, Worker, settle, workers
 
 AWAY = pytest.mark.parametrize(
     ("reason", "verbs"),
@@ -254,122 +253,5 @@ def test_no_copy_is_made_of_what_the_authority_may_refuse():
         await one.met()
         late = await Worker(near, far).met()
         assert (await late.answer("x")).vector == (await one.answer("x")).vector == winner.vector
-
-    asyncio.run(scene())
-
-
-# a store that is another one, or forgot
-
-
-def test_an_authority_that_begins_anew_is_given_what_memory_holds():
-    """A Redis without persistence was restarted: vectors that are known are not made again."""
-
-    async def scene():
-        shelf = Shelf()
-        one, other = await workers(2, shelf)
-        texts = [f"text {number}" for number in range(600)]
-        kept = await one.keep(*texts)
-        shelf.begin_anew()
-        await one.met()
-        assert "cache has begun anew" in one.log.events
-        assert not one.cache.waits
-        assert one.recall(*texts) == kept
-        await other.met()
-        assert await other.look_up(*texts) == kept
-
-    asyncio.run(scene())
-
-
-def test_who_comes_second_after_it_began_anew_takes_over_what_is_there():
-    """P2: also where the two had nothing in common to begin with."""
-
-    async def scene():
-        shelf = Shelf()
-        one, other = await workers(2, shelf)
-        await one.keep("x")
-        shelf.begin_anew()
-        await other.met()
-        (winner,) = await other.keep("x")
-        await one.met()
-        assert one.recall("x") == [winner]
-        assert (await one.answer("x")).shared
-
-    asyncio.run(scene())
-
-
-def test_generations_and_widths_outlive_an_authority_that_forgets_them():
-    """What was purged stays purged."""
-
-    async def scene():
-        shelf = Shelf()
-        (one,) = await workers(1, shelf)
-        await one.keep("x")
-        await one.met()
-        purge(shelf, one.scope)
-        await one.met()
-        shelf.begin_anew()
-        await one.met()
-        late = await Worker(shelf).met()
-        assert late.place.namespace == one.place.namespace == f"{one.scope.id}.1"
-        assert late.scope.fact.width == 8
-
-    asyncio.run(scene())
-
-
-def test_a_store_made_with_another_secret_is_not_used():
-    """Neither read nor written; the texts are answered, and that is said in the log."""
-
-    async def scene():
-        shelf = Shelf()
-        (theirs,) = await workers(1, shelf, secret=OTHER_SECRET)
-        await theirs.keep("x")
-        before = {where: dict(values) for where, values in shelf.values.items()}
-        ours = await Worker(shelf).met()
-        for _ in range(2):
-            assert not (await ours.answer("x")).shared
-            await ours.met()
-        assert {where: dict(values) for where, values in shelf.values.items()} == before
-        assert len([event for event in ours.log.events if "another secret" in event]) == 1
-        shelf.begin_anew()
-        await ours.met()
-        assert (await ours.answer("x")).shared
-
-    asyncio.run(scene())
-
-
-def test_replicas_without_a_secret_share_the_authoritys():
-    """The first one's is everybody's: they find each other's vectors."""
-
-    async def scene():
-        shelf = Shelf()
-        secrets = [bytes([number]) * 32 for number in range(4)]
-        replicas = [Worker(shelf, secret=secret, shares_secret=True) for secret in secrets]
-        await asyncio.gather(*(replica.met() for replica in replicas))
-        assert len({replica.scopes.secret for replica in replicas}) == 1
-        (kept,) = await replicas[0].keep("x")
-        assert [await replica.look_up("x") for replica in replicas] == [[kept]] * 4
-
-    asyncio.run(scene())
-
-
-def test_who_takes_over_a_secret_forgets_what_was_named_with_another():
-    """And what is on its way under the old names is answered, and kept nowhere."""
-
-    async def scene():
-        shelf = Shelf()
-        (first,) = await workers(1, shelf, shares_secret=True)
-        shelf.fail("connect")
-        late = await Worker(shelf, secret=OTHER_SECRET, shares_secret=True).met()
-        await late.answer("x")
-        place, key = late.place, late.key("x")
-        shelf.recover()
-        await late.met()
-        assert late.scopes.secret == SECRET
-        assert late.key("x") == first.key("x") != key
-        assert not late.cache.waits
-        made = late.make(place)
-        assert (await late.cache.keep(place, {key: made}))[key] is made
-        assert late.cache.recall([key]) == [None]
-        assert not shelf.values
 
     asyncio.run(scene())

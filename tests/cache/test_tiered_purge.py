@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from tests.cache.shelf import Shelf
-from tests.cache.test_tiered import settle, workers
-from tests.cache.worker import NOW, Clock, Worker, purge
+from tests.cache.worker import NOW, Clock, Worker, purge, settle, workers
 
 BY = pytest.mark.parametrize("before", [None, NOW + 10])
 

@@ -1,5 +1,7 @@
 """A worker's cache as the straight line has it, over stores that a test gives it."""
 
+import asyncio
+
 import numpy as np
 import structlog
 from msgspec.structs import replace
@@ -46,7 +48,7 @@ class Worker:
     """One process's cache of one model, `m`, of the tenant `t`."""
 
     def __init__(
-        self, *stores, memory=2**20, ttl=None, clock=None, secret=SECRET, shares_secret=False
+        self, *stores, memory=2**20, ttl=None, clock=None, secret=SECRET, **options
     ) -> None:
         self.clock = clock or Clock()
         self.log = Log()
@@ -61,11 +63,12 @@ class Worker:
             self.scopes,
             log=self.log.logger,
             ttl=ttl,
-            shares_secret=shares_secret,
             on_corrupt=self.damaged.append,
             now=self.clock,
+            **options,
         )
         self._made = 0
+        self._draws = np.random.default_rng()
 
     async def met(self):
         """Meet the stores, and return this."""
@@ -84,9 +87,8 @@ class Worker:
     def make(self, place=None, width=WIDTH):
         """Return an entry as an upstream would have made it now; no two are equal."""
         self._made += 1
-        row = np.random.default_rng([id(self), self._made]).standard_normal(width)
         return Entry(
-            unit(row).tobytes(),
+            unit(self._draws.standard_normal(width)).tobytes(),
             tokens=self._made,
             created=self.clock(),
             namespace=(place or self.place).namespace,
@@ -135,3 +137,14 @@ def purge(shelf, scope, before=None):
     else:
         fact = replace(fact, before=before)
     shelf.said[name] = write_fact(fact)
+
+
+async def settle():
+    """Let copies that nobody waits for arrive."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def workers(count, *stores, **options):
+    """Return workers that share these stores, and have met them."""
+    return [await Worker(*stores, **options).met() for _ in range(count)]

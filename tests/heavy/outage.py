@@ -4,8 +4,8 @@
 
 Two gateways share a Redis that is killed, frozen, slow, full and more. Each trouble comes after a
 time without any, to compare with: in the first second of a trouble no request may take 60 ms
-longer than the longest in all those times, and after it neither the median nor the 99th percentile
-may be 2 ms more.
+longer than 99 of 100 do without, and after it neither the median nor the 99th percentile may be
+2 ms more. What a gateway without a store takes longer at the same time, the machine was busy.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -23,7 +23,7 @@ from tests.asking import Asker, open_asker
 from tests.draws import Draws
 from tests.heavy.load import HIT, MISS, Sample
 from tests.heavy.redis_troubles import DIRECT, PROXIED, Place
-from tests.heavy.trial import LINES, RECOVERS_WITHIN, Report, Trial, Trouble, assert_all_agree
+from tests.heavy.trial import TITLES, Report, Trial, Trouble, assert_all_agree, judge, tell
 from tests.processes import GatewayProcess, gateway_process
 from tests.redis_proxy import open_proxy
 from tests.redis_server import serve_redis
@@ -35,8 +35,7 @@ LONGER_AT_FIRST, LONGER_THEN = 0.060, 0.002
 """Seconds that a request may take longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delays:
+class Delays(NamedTuple):
     """How much longer requests took than without trouble, in seconds."""
 
     worst_at_first: float
@@ -53,7 +52,7 @@ def delays(report: Report) -> Delays:
     for kind in (HIT, MISS):
         usual, first, then = (_seconds(s, kind) for s in report.phases)
         _, first_there, then_there = (_seconds(s, kind, control=True) for s in report.phases)
-        worst.append(first[-1] - max(usual[-1], first_there[-1]))
+        worst.append(first[-1] - max(_part(usual, 0.99), first_there[-1]))
         for part, differences in ((0.5, medians), (0.99, p99s)):
             differences.append(_part(then, part) - max(_part(usual, part), _part(then_there, part)))
     return Delays(max(worst), max(medians), max(p99s))
@@ -106,41 +105,17 @@ def main() -> None:
         *uvloop.run(run(DIRECT, asked.seconds, proxied=False)),
         *uvloop.run(run(PROXIED, asked.seconds, proxied=True)),
     ]
-    tell(reports)
+    late = [delays(report) for report in reports]
+    titles = (*TITLES, "ms more: worst of the first second", "then median", "then 99th percentile")
+    tell(titles, [(*r.figures, *map(_in_ms, each)) for r, each in zip(reports, late, strict=True)])
     judge(reports)
+    for report, each in zip(reports, late, strict=True):
+        assert each.worst_at_first < LONGER_AT_FIRST, (report.name, each)
+        assert max(each.median, each.p99) < LONGER_THEN, (report.name, each)
 
 
-def tell(reports: Sequence[Report]) -> None:
-    """Print a table."""
-    titles = (
-        "trouble", "requests", "unshared", "ms more, worst of the first second",
-        "then median", "then p99", "s to recover", "log lines", "vectors compared",
-    )  # fmt: skip
-    lines = [titles, ["---"] * len(titles)]
-    for report in reports:
-        both = report.at_first + report.then
-        late = delays(report)
-        figures = (
-            report.name,
-            f"{len(both):,}",
-            f"{sum(sample.unshared for sample in both):,}",
-            *(f"{1000 * each:.1f}" for each in (late.worst_at_first, late.median, late.p99)),
-            f"{report.recovery:.2f}",
-            f"{report.lines[0]} + {report.lines[1]}",
-            f"{report.compared:,}",
-        )
-        lines.append(figures)
-    sys.stdout.write("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-
-
-def judge(reports: Sequence[Report]) -> None:
-    """Raise AssertionError where something took too long or too many words."""
-    for report in reports:
-        late = delays(report)
-        assert late.worst_at_first < LONGER_AT_FIRST, (report.name, late)
-        assert max(late.median, late.p99) < LONGER_THEN, (report.name, late)
-        assert report.recovery < RECOVERS_WITHIN, (report.name, report.recovery)
-        assert max(report.lines) <= LINES, (report.name, report.lines)
+def _in_ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"
 
 
 if __name__ == "__main__":

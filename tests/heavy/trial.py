@@ -6,6 +6,7 @@ those that were stored before it among them.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,19 @@ class Report:
     """Log lines of the gateway that wrote most, at its beginning and at its end."""
     compared: int = 0
     """Texts for which all gateways had the same vector afterwards."""
+
+    @property
+    def figures(self) -> Sequence[str]:
+        """What is to be told of any trouble."""
+        samples = [*self.at_first, *self.then]
+        return (
+            self.name,
+            f"{len(samples):,}",
+            f"{sum(sample.unshared for sample in samples):,}",
+            f"{self.recovery:.2f}",
+            f"{self.lines[0]} + {self.lines[1]}",
+            f"{self.compared:,}",
+        )
 
     @property
     def phases(self) -> tuple[Sequence[Sample], ...]:
@@ -145,6 +159,23 @@ class Trial(Generic[Place]):
 
     def _longer(self, before: Sequence[int]) -> int:
         return max(now - then for now, then in zip(self._lines(), before, strict=True))
+
+
+TITLES = ("trouble", "requests", "unshared", "s to recover", "log lines", "vectors compared")
+"""Of a report's figures."""
+
+
+def tell(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    sys.stdout.write("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+
+
+def judge(reports: Sequence[Report]) -> None:
+    """Raise AssertionError where a recovery took too long, or a change of state too many words."""
+    for report in reports:
+        assert report.recovery < RECOVERS_WITHIN, (report.name, report.recovery)
+        assert max(report.lines) <= LINES, (report.name, report.lines)
 
 
 async def assert_all_agree(askers: Sequence[Asker], texts: Sequence[str]) -> None:
