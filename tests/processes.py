@@ -35,7 +35,7 @@ ENDS_WITHIN = 45.0
 """Seconds. A gateway gives running requests 30 of them to end."""
 
 _BASE_URL = re.compile(r"base_url = .*?(http[^\s\x1b]+)")
-_NOT_INHERITED = ("OPENAI_API_KEY", "GATEWAY_CONFIG")
+_NOT_INHERITED = ("OPENAI_API_KEY", "GATEWAY_CONFIG", "XDG_CACHE_HOME")
 
 
 class GatewayProcess:
@@ -192,4 +192,6 @@ def gateway_process(
 
 def _environ(directory: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    return inherited | {"TMPDIR": str(directory / "tmp"), "PYTHONUNBUFFERED": "1"}
+    # A home of its own, where the store of LOCAL is: no test finds what another one kept.
+    own = {"TMPDIR": str(directory / "tmp"), "HOME": str(directory / "home")}
+    return inherited | own | {"PYTHONUNBUFFERED": "1"}

@@ -84,7 +84,7 @@ def test_a_quick_run_measures_the_local_model_beside_the_bare_pool(quick):
 def test_an_unknown_benchmark_is_refused():
     """The command says which there are."""
     ran = bench("mises")
-    assert (ran.returncode, "choose from misses, hits, local, start" in ran.stderr) == (2, True)
+    assert (ran.returncode, "choose from misses, hits, stores, local, start" in ran.stderr) == (2, True)
 
 
 def test_an_answer_other_than_200_ends_the_measurement():

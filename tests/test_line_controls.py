@@ -126,11 +126,12 @@ def test_a_fresh_draw_stays_out_while_the_store_is_away():
 
 
 @STORES
-def test_no_store_neither_reads_nor_writes(stores):
+@pytest.mark.parametrize("count", [False, True])
+def test_no_store_neither_reads_nor_writes(stores, count):
     """Not the memory, not a store; what was kept stays, what was not is not."""
 
     async def scene():
-        line, shelves = await line_over(stores)
+        line, shelves = await line_over(stores, count=count)
         (kept,) = vectors(await line.ask("x"))
         asked = [dict(shelf.asked) for shelf in shelves]
         answers = [await line.ask("x", "y", "x", cache=APART) for _ in range(2)]

@@ -61,6 +61,33 @@ def test_many_who_joined_a_refused_batch_ask_once_more_between_them():
     asyncio.run(scene())
 
 
+def test_whoever_joins_refused_batches_again_and_again_asks_at_last_by_itself():
+    """Others that keep asking for its text beside a bad one cannot keep it waiting for ever."""
+
+    async def scene():
+        line = Line(Backend(answer=bad("worst")))
+        rounds = 0
+
+        async def ask_again_and_again():
+            nonlocal rounds
+            while not waiting.done():
+                rounds += 1
+                assert rounds < 50
+                with pytest.raises(InvalidRequestError):
+                    await line.ask("x", "worst")
+
+        hostile = asyncio.ensure_future(ask_again_and_again())
+        waiting = asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+        answer = await line.ask("x")
+        waiting.set_result(None)
+        assert vectors(answer) == right("x")
+        assert rounds > 1
+        await hostile
+
+    asyncio.run(scene())
+
+
 def test_a_failure_of_the_upstream_is_everybodys_and_nothing_is_kept():
     """Those who waited see it, those who come later ask anew."""
 

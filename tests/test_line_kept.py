@@ -165,5 +165,6 @@ def test_the_age_is_that_of_the_oldest():
         assert (await line.ask("a", "b")).age == 30
         clock.now = NOW + 40
         assert [(await line.ask(*texts)).age for texts in ("ab", "b", "ba")] == [40, 10, 40]
+        assert (await line.ask("b", "new", "a")).age == 40
 
     asyncio.run(scene())

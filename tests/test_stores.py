@@ -264,7 +264,10 @@ def test_a_secret_is_written_down_again_where_its_file_was_removed(tmp_path):
     config = cache(tmp_path)
     secret = own_secret(config).value
     file = tmp_path / "cache.db.key"
-    for spoil in (file.unlink, lambda: None, lambda: file.write_text("ab" * 32)):
+    os.utime(file, (1, 1))
+    keep_secret(config, secret)
+    assert file.stat().st_mtime == 1, "nothing had to be written"
+    for spoil in (file.unlink, lambda: file.write_text("ab" * 32)):
         spoil()
         keep_secret(config, secret)
         assert bytes.fromhex(file.read_text()) == secret

@@ -46,25 +46,16 @@ class Swapping(Moody):
         return msgspec.json.encode(said)
 
 
-class Repeating(Moody):
-    """An upstream that says the same again, so that a call too much would do no harm."""
-
-    async def send(self, method, url, headers, body, *, timeout):
-        """See Transport.send."""
-        await super().send(method, url, headers, body, timeout=timeout)
-        return await super().send(method, url, headers, body, timeout=timeout)
-
-
 @pytest.mark.parametrize(
     ("kinds", "found"),
     [
         ({"around_stores": Forgetful}, "another vector"),
-        ({"upstream": Swapping}, "it is the vector of text"),
+        ({"upstream": Swapping}, r"vector of text \d+"),
     ],
 )
 def test_a_storm_finds_what_is_wrong(tmp_path, kinds, found):
     """Else the storms before were no proof; the account tells what was answered, and why not."""
-    with pytest.raises(BrokenPromiseError, match=f"(?s){found}.*asked at.*draw"):
+    with pytest.raises(BrokenPromiseError, match=f"(?s){found}.*draw .*answered at"):
         storm(1, tmp_path, number=2000, **kinds)
 
 

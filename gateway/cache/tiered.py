@@ -26,8 +26,10 @@ from gateway.cache.tier import Tier
 PROVISIONAL_BYTES = 64 * 2**20
 """Bytes that are kept for the authority's return, however small the memory tier is."""
 
-_BATCH = 256
-"""Entries offered to the authority at once."""
+_BATCH = 16
+"""Entries offered to the authority at once: requests wait for about two milliseconds."""
+_BREATH = 0.002
+"""Seconds after each of these offers, for the requests."""
 _COPIES = 64
 """Copies to nearer stores that may be on their way; beyond it they are left out."""
 _TRIES = 3
@@ -229,9 +231,10 @@ class TieredCache:
         secret = self.scopes.secret if authority and self._shares_secret else None
         if not tier.known or facts.get("epoch") != tier.epoch or is_doubtful(facts, secret):
             await self._get_to_know(tier, facts)
-            if not tier.known:
-                return
         tier.answered()
+        if not tier.known:
+            tier.may_be_written()
+            return
         for namespace, before in self.scopes.learn(facts):
             self._forget(namespace, before)
         try:
@@ -249,15 +252,25 @@ class TieredCache:
         if authority and self._shares_secret:
             self._adopt(await shared_secret(tier.store, self.scopes.secret, facts))
         tier.refuse(foreign=not await is_ours(tier.store, self.scopes.secret, facts))
-        if tier.known and tier.epoch not in (None, facts.get("epoch")):
-            self._on_begun_anew(self.scopes.secret)
-            if authority:
-                # What is in memory was its own, and is offered to it again.
-                self._log.warning("cache has begun anew", tier=tier.name, kept=len(self.memory))
-                for key, entry in self.memory.items():
-                    entry.shared = False
-                    self._provisional.put(key, entry)
+        begun_anew = tier.known and tier.epoch not in (None, facts.get("epoch"))
         tier.epoch = facts.get("epoch")
+        if begun_anew and authority:
+            self._log.warning("cache has begun anew", tier=tier.name, kept=len(self.memory))
+            await self._give_back()
+        if begun_anew:
+            self._on_begun_anew(self.scopes.secret)
+
+    async def _give_back(self) -> None:
+        """Have the authority offered what is in memory, and was its own.
+
+        What is too much for that is forgotten: others may soon have another vector of it.
+        """
+        for place, (key, entry) in enumerate(self.memory.items()):
+            entry.shared = False
+            self._provisional.put(key, entry)
+            self.memory.drop(key)
+            if place % _BATCH == 0:
+                await asyncio.sleep(0)
 
     def _adopt(self, secret: bytes) -> None:
         """Go over to the secret that replicas share; what was named with another one is lost."""
@@ -285,6 +298,7 @@ class TieredCache:
                 if key in kept:
                     kept[key].shared = True
                     self.memory.put(key, kept[key])
+            await asyncio.sleep(_BREATH)
         authority.may_be_written()
 
     def _forget(self, namespace: Namespace, before: float) -> None:

@@ -1,6 +1,8 @@
 """One call per text: joining, leaving and failing, of those who ask and of those who look."""
 
 import asyncio
+import gc
+from functools import partial
 
 import pytest
 
@@ -147,6 +149,8 @@ def test_a_failure_that_nobody_waits_for_is_silent(looking):
         call.answer.set_exception(FaultError())
         await asyncio.wait({waiting})
         await settle()
+        del flight, waiting, call
+        gc.collect()
         return complaints
 
     assert asyncio.run(scene()) == []
@@ -180,6 +184,37 @@ def test_a_forgiven_failure_is_forgiven_to_others_alone(begun_by, looking):
         assert await waiting == {b"b": "vector"}
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("looking", [False, True])
+def test_a_call_that_fails_after_it_was_called_off_is_silent(looking):
+    """Nobody is there any more who could be told."""
+
+    async def fail_when_cancelled(call):
+        try:
+            return await call()
+        except asyncio.CancelledError:
+            raise FaultError from None
+
+    async def scene():
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
+        flights, call = Flights(), Call()
+        if looking:
+            flight = flights.look_up([b"k"], partial(fail_when_cancelled, call), nothing_else)
+        else:
+            flight = flights.ask([([b"k"], fail_when_cancelled(call))])
+        waiting = asyncio.create_task(land(flight, {}))
+        await settle()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await settle()
+        assert call.cancelled
+        del flight, waiting
+        gc.collect()
+        return complaints
+
+    assert asyncio.run(scene()) == []
 
 
 def test_one_call_brings_many_keys():

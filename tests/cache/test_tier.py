@@ -146,6 +146,9 @@ def test_who_answers_and_fails_writes_takes_nothing_new():
             "cache takes no new entries",
             "cache takes new entries again",
         ]
+        shelf.fail("error", "add")
+        assert await tier.add(WHERE, KEPT) is None
+        assert log.events[4:] == ["cache is away"]
 
     asyncio.run(scene())
 

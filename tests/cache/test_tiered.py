@@ -69,14 +69,33 @@ def test_nearer_stores_keep_copies_of_what_is_found_and_what_is_stored():
         (other,) = await workers(1, near, far)
         near.hang("add")
         assert await other.look_up("a") == vectors
-        assert far.asked["add"] == 1
         vectors += await other.keep("b")
         near.recover()
         await settle()
         assert near.values == far.values
+        assert far.asked["add"] == 2
         (third,) = await workers(1, near, far)
         far.fail("connect")
         assert await third.look_up("a", "b") == vectors
+
+    asyncio.run(scene())
+
+
+def test_copies_on_their_way_arrive_before_the_end():
+    """Nobody waits for them until then."""
+
+    async def scene():
+        near, far = Shelf("near"), Shelf("far")
+        (worker,) = await workers(1, near, far)
+        near.hang("add")
+        await worker.keep("a", "b")
+        closing = asyncio.create_task(worker.cache.aclose())
+        await settle()
+        assert near.closed == far.closed == 0
+        near.release()
+        await closing
+        assert near.values == far.values
+        assert near.closed == far.closed == 1
 
     asyncio.run(scene())
 

@@ -122,6 +122,24 @@ def test_a_store_made_with_another_secret_is_not_used():
     asyncio.run(scene())
 
 
+def test_nobody_is_in_a_hurry_to_ask_a_store_that_is_not_ours():
+    """It answers, and nothing is wrong with it: it is asked now and then like any other."""
+
+    async def scene():
+        shelf = Shelf()
+        await workers(1, shelf, secret=OTHER_SECRET)
+        (ours,) = await workers(1, Shelf())
+        usual = ours.cache.tiers[0].pause
+        shelf.fail("connect")
+        (worker,) = await workers(1, shelf)
+        assert worker.cache.tiers[0].pause < usual
+        shelf.recover()
+        await worker.met()
+        assert worker.cache.tiers[0].pause == usual
+
+    asyncio.run(scene())
+
+
 def test_replicas_without_a_secret_share_the_authoritys():
     """The first one's is everybody's: they find each other's vectors."""
 

@@ -7,6 +7,7 @@ upstream calls with those who stay. What is read is checked: a vector tells whos
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -16,8 +17,10 @@ from tests.heavy.storm import telling
 
 HOW = ("in the head", "in the body", "while waiting", "while reading")
 """When somebody leaves."""
-_ABREAST = 48
+_ABREAST = 200
 """Texts that are asked for at a time; with every request one is left behind and a new one comes."""
+_ALONE = 2**24
+"""Numbers from here on are asked for once."""
 
 
 class TellingUpstream:
@@ -86,16 +89,26 @@ class _Request:
     """Bytes of the head in `raw`."""
 
 
+_HANGS = 60.0
+"""Seconds after which an answer counts as never coming."""
+
+Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_KNOCK = b"GET /health/live HTTP/1.1\r\nhost: gateway\r\n\r\n"
+
+
 class Crowd:
     """Visitors of the gateway at a port, and what they saw."""
 
-    def __init__(self, port: int, seed: int) -> None:
+    def __init__(self, port: int, seed: int, patience: float) -> None:
+        """Who leaves while waiting does so within `patience` seconds."""
         self.begun = 0
         self.vectors = 0
         """Vectors that were read and checked."""
         self.unshared = 0
         self.left: Counter[str] = Counter()
         self._port = port
+        self._patience = patience
         self._chance = random.Random(seed)
         self._seen: dict[int, bytes] = {}
 
@@ -110,26 +123,31 @@ class Crowd:
                 group.create_task(self._visit(end, staying))
 
     async def _visit(self, end: int, staying: float) -> None:
-        line = None
+        line = await self._arrive()
         while self.begun < end:
             self.begun += 1
             request = self._request()
-            if self._chance.random() >= staying:
+            if self._chance.random() < staying:
+                await self._stay(request, *line)
+            else:
                 await self._leave(request)
-                continue
-            if line is None or line[1].is_closing():
-                line = await asyncio.open_connection("127.0.0.1", self._port)
-            await self._stay(request, *line)
+                # Whoever leaves waits for nothing; a crowd of them would come ever quicker, and
+                # be gone before the gateway has seen them.
+                await _exchange(_KNOCK, *line)
             if self._chance.random() < 0.1:
                 line[1].close()
-                line = None
-        if line is not None:
-            line[1].close()
+                line = await self._arrive()
+        line[1].close()
+
+    async def _arrive(self) -> Line:
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
     def _request(self) -> _Request:
         chance = self._chance
-        count = _ABREAST if chance.random() < 0.02 else chance.randint(1, 4)
-        numbers = chance.sample(range(self.begun, self.begun + _ABREAST), count)
+        count = 100 if chance.random() < 0.02 else chance.randint(1, 4)
+        # Some texts are nobody else's: their calls end with those who asked.
+        first = self.begun if chance.random() < 0.6 else _ALONE + _ABREAST * self.begun
+        numbers = chance.sample(range(first, first + _ABREAST), count)
         base64 = chance.random() < 0.5
         body = msgspec.json.encode(
             {
@@ -146,7 +164,7 @@ class Crowd:
 
     async def _leave(self, request: _Request) -> None:
         how = self._chance.choices(HOW, [1, 1, 6, 2])[0]
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._arrive()
         upto = len(request.raw)
         if how == "in the head":
             upto = self._chance.randrange(1, request.head)
@@ -156,7 +174,7 @@ class Crowd:
         if how == "while reading":
             await reader.read(self._chance.randint(1, 4000))
         else:
-            await asyncio.sleep(self._chance.choice([0.0, 0.03 * self._chance.random()]))
+            await asyncio.sleep(self._patience * self._chance.random())
         if self._chance.random() < 0.5:
             writer.transport.abort()
         else:
@@ -166,11 +184,7 @@ class Crowd:
     async def _stay(
         self, request: _Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        writer.write(request.raw)
-        head = await reader.readuntil(b"\r\n\r\n")
-        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
-        body = await reader.readexactly(int(fields[b"content-length"]))
-        assert head.startswith(b"HTTP/1.1 200"), f"{head!r} {body[:300]!r}"
+        fields, body = await _exchange(request.raw, reader, writer)
         items = _decode(body).data
         assert [item.index for item in items] == list(range(len(request.numbers)))
         rows = telling.sent([bytes(item.embedding) for item in items], base64=request.base64)
@@ -183,3 +197,16 @@ class Crowd:
         for number, row in zip(numbers, rows, strict=True):
             bits = row.tobytes()
             assert self._seen.setdefault(number, bits) == bits, f"text {number} has two vectors"
+
+
+async def _exchange(
+    raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> tuple[Mapping[bytes, bytes], bytes]:
+    """Return the head and the body of a good answer; raise AssertionError for any other."""
+    writer.write(raw)
+    async with asyncio.timeout(_HANGS):
+        head = await reader.readuntil(b"\r\n\r\n")
+        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+        body = await reader.readexactly(int(fields[b"content-length"]))
+    assert head.startswith(b"HTTP/1.1 200"), f"{head!r} {body[:300]!r}"
+    return fields, body

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from tests.asking import Asker
+from tests.asking import Answer, Asker
 from tests.heavy.load import MISS, Load, Sample
 from tests.processes import GatewayProcess
 
@@ -25,6 +25,8 @@ FIRST = 1.0
 RECOVERS_WITHIN = 15.0
 LINES = 5
 """Log lines of a gateway for a change of state."""
+_QUIET = 0.6
+"""Seconds after a recovery in which nothing more happens: gateways have looked after the store."""
 _BATCH = 500
 _LOOKED_AT = 100
 """Texts that are asked for again and again, until none is unshared."""
@@ -148,7 +150,7 @@ class Trial(Generic[Place]):
             assert not loading.done(), f"not well again after {RECOVERS_WITHIN:.0f} s"
             await asyncio.sleep(0.02)
         took = time.perf_counter() - ended
-        await asyncio.sleep(FIRST)
+        await asyncio.sleep(_QUIET)
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await self.load.settle()
@@ -184,6 +186,16 @@ async def assert_all_agree(askers: Sequence[Asker], texts: Sequence[str]) -> Non
     Who has never been asked for a text has it from the store.
     """
     for start in range(0, len(texts), _BATCH):
-        answers = [await asker.ask(texts[start : start + _BATCH]) for asker in askers]
-        assert not any(answer.unshared or not answer.hit for answer in answers)
+        part = texts[start : start + _BATCH]
+        answers = [await _stored(asker, part) for asker in askers]
+        assert all(answer.hit for answer in answers), [answer.status for answer in answers]
         assert all(answer.vectors == answers[0].vectors for answer in answers)
+
+
+async def _stored(asker: Asker, texts: Sequence[str]) -> Answer:
+    """Ask until the answer is stored: on a busy machine a store may seem to be away."""
+    until = time.perf_counter() + RECOVERS_WITHIN
+    while (answer := await asker.ask(texts)).unshared:
+        assert time.perf_counter() < until, answer.status
+        await asyncio.sleep(0.1)
+    return answer

@@ -1,11 +1,13 @@
 """What is asked in a run: batches of every kind, the same ones for the same seed.
 
 Few texts are asked for often and many seldom (each as often as its rank says, Zipf's law), so that
-most batches hold some that are known, some that are on their way and some twice.
+most batches hold some that are known and some twice. And there are crowds: batches that come at
+the same time to one or two workers with new texts, which are then on their way for each other.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from tests.heavy.storm import telling
 
 MODELS = ("m", "n")
 TEXTS = 100_000
+_CROWD = 16
+"""Batches in a row of which some are a crowd."""
+_CROWDED = 60
+"""New texts that a crowd asks for."""
 LONG = 10**6
 """Seconds; nothing in a run is that old."""
 
@@ -72,16 +78,38 @@ def batches(seed: int, workers: int) -> Iterator[Batch]:
         number += 1
 
 
-def _batch(number: int, chance: np.random.Generator, workers: int) -> Batch:
+def _about(number: int, chance: np.random.Generator, workers: int) -> dict[str, Any]:
+    """Return what a batch is about, and of whom it is asked."""
     shares = [share for share, _, _ in _SIZES]
     _, fewest, most = _SIZES[chance.choice(len(_SIZES), p=shares)]
     size = int(chance.integers(fewest, most, endpoint=True))
-    # Ranks whose logarithm is even: the n-th text is asked for a n-th as often as the first.
-    numbers = (TEXTS ** chance.random(size)).astype(np.int64).tolist()
+    if chance.random() < 0.4:
+        crowd = number // _CROWD
+        numbers = TEXTS + _CROWDED * crowd + chance.integers(_CROWDED, size=size)
+        return {
+            "numbers": numbers.tolist(),
+            "worker": int(crowd + chance.integers(2)) % workers,
+            "model": MODELS[0],
+            "tenant": "default",
+            "seed": None,
+        }
+    return {
+        # Ranks whose logarithm is even: the n-th text is asked for a n-th as often as the first.
+        "numbers": (TEXTS ** chance.random(size)).astype(np.int64).tolist(),
+        "worker": int(chance.integers(workers)),
+        "model": MODELS[int(chance.random() < 0.15)],
+        "tenant": str(chance.choice(["default", "b", "c"], p=[0.7, 0.2, 0.1])),
+        "seed": [None, 1, -5, 2**62][chance.choice(4, p=[0.7, 0.1, 0.1, 0.1])],
+    }
+
+
+def _batch(number: int, chance: np.random.Generator, workers: int) -> Batch:
+    about = _about(number, chance, workers)
+    numbers = about["numbers"]
     inputs: list[Text] = [telling.text(n) for n in numbers]
     if chance.random() < 0.1:
         inputs = [telling.ids(n) for n in numbers]
-        numbers = [telling.IDS + n for n in numbers]
+        about["numbers"] = [telling.IDS + n for n in numbers]
     control, stays, patience, dimensions = USUAL, None, 30.0, None
     if chance.random() < 0.12:
         control = _CONTROLS[chance.integers(len(_CONTROLS))]
@@ -93,17 +121,13 @@ def _batch(number: int, chance: np.random.Generator, workers: int) -> Batch:
         dimensions = int(chance.choice([telling.SHORTEST, telling.WIDTH]))
     mistake = bool(chance.random() < 0.01)
     if mistake and isinstance(inputs[0], str) and chance.random() < 0.5:
-        inputs[chance.integers(size)] = ""
+        inputs[chance.integers(len(inputs))] = ""
     elif mistake:
         dimensions = telling.WIDTH + 1
     return Batch(
+        **about,
         number=number,
-        worker=int(chance.integers(workers)),
-        model=MODELS[int(chance.random() < 0.15)],
-        tenant=str(chance.choice(["default", "b", "c"], p=[0.7, 0.2, 0.1])),
-        seed=[None, 1, -5, 2**62][chance.choice(4, p=[0.7, 0.1, 0.1, 0.1])],
         inputs=inputs,
-        numbers=numbers,
         base64=bool(chance.random() < 0.7),
         dimensions=dimensions,
         user=f"user {chance.integers(100)}" if chance.random() < 0.2 else None,
