@@ -109,7 +109,7 @@ class Tier:
 
     def answered(self) -> None:
         """Take note that it can be read."""
-        if self.reading.worked():
+        if self.reading.worked() and not self._foreign:
             self._log.warning("cache is back")
 
     def may_be_written(self) -> None:
@@ -119,6 +119,8 @@ class Tier:
     def refuse(self, *, foreign: bool) -> None:
         """Use the store no more, or again: its entries were made with another secret than ours."""
         self.known = not foreign
+        if self._foreign and not foreign:
+            self._log.warning("cache is back")
         if foreign and not self._foreign:
             self._log.error(
                 "cache is not used: it was made with another secret; set [cache] secret to that "
