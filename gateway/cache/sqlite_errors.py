@@ -14,6 +14,11 @@ _REASONS = {
     sqlite3.SQLITE_PROTOCOL: "timeout",
     sqlite3.SQLITE_CORRUPT: "corrupt",
     sqlite3.SQLITE_NOTADB: "corrupt",
+    # No statement of ours can run into these in a sound file: rows that are there already are left
+    # alone, and no batch comes near the limit on one value.
+    sqlite3.SQLITE_CONSTRAINT: "corrupt",
+    sqlite3.SQLITE_MISMATCH: "corrupt",
+    sqlite3.SQLITE_TOOBIG: "corrupt",
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_READONLY: "readonly",
 }

@@ -256,6 +256,20 @@ def test_no_room_is_told_apart_from_other_failures(path):
     assert reason_of(mistaken.value, path) == "error"
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO t VALUES (1, 2)", "UPDATE t SET id = 'x'", "SELECT zeroblob(2000000000)"],
+)
+def test_what_only_a_damaged_file_can_bring_about_is_told_as_damage(path, statement):
+    """No statement of the store's comes upon a row twice, a wrong type or a huge value."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)")
+        connection.execute("INSERT INTO t VALUES (1, 2)")
+        with pytest.raises(sqlite3.Error) as damage:
+            connection.execute(statement)
+    assert reason_of(damage.value, path) == "corrupt"
+
+
 # The end of the process
 
 
