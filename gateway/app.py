@@ -91,7 +91,9 @@ def create_app(  # noqa: PLR0913 - the seams of a whole application
     models = [model_of(name, model, config, backends) for name, model in config.models.items()]
     cache = _open_cache(config.cache, secret or own_secret(config.cache), metrics, clock, log)
     routes = RoutingTable(models, Cl100k(), cache.scopes)
-    embeddings = ObservedEmbeddings(Embeddings(routes, cache, Flights()), metrics)
+    embeddings = ObservedEmbeddings(
+        Embeddings(routes, cache, Flights(), on_computed=metrics.computed), metrics
+    )
     keyring = Keyring([(key.secret.sha256, _caller(key)) for key in config.keys])
     catalog = Catalog(routes, clock)
     engines = {} if config.server.offline else _local(backends)

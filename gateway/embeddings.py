@@ -23,8 +23,10 @@ from gateway.errors import (
     InvalidRequestError,
     NotCachedError,
     UpstreamTimeoutError,
+    store_away,
 )
 from gateway.limits import count_tokens, must_count, split
+from gateway.route import Route
 from gateway.routing import RoutingTable
 from gateway.types import USUAL, CacheControl, Caller, EmbeddingRequest, Text
 
@@ -64,11 +66,14 @@ class Embeddings:
         cache: TieredCache,
         flights: Flights,
         *,
+        on_computed: Callable[[Route, int], None] = lambda _, __: None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`on_computed` is told of the tokens of every call that was answered, whoever waits."""
         self._routes = routes
         self._cache = cache
         self._flights = flights
+        self._on_computed = on_computed
         self._now = now
 
     async def create(
@@ -120,6 +125,8 @@ class Embeddings:
             del work.entries[key]
         missing = work.missing
         if missing and only_kept:
+            if self._cache.away:
+                raise store_away()
             raise NotCachedError(work.keys.index(next(iter(missing))), len(missing))
         if stale:
             work.forced = True
@@ -222,6 +229,7 @@ class Embeddings:
                 )
         except InvalidInputError as error:
             raise _TextRefusedError(list(texts)[error.item], error) from None
+        self._on_computed(route, sum(raw.tokens))
         made = dict(zip(texts, accept(raw, route, work.place, self._now()), strict=True))
         if counts is not None:
             for key, entry in made.items():

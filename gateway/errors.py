@@ -177,7 +177,7 @@ class NotCachedError(GatewayError):
 
     def __init__(self, item: int, missing: int) -> None:
         """`item` is the position of the first of the `missing` texts."""
-        more = "" if missing == 1 else f", and so are {missing - 1} more texts"
+        more = {1: "", 2: ", nor is one more text"}.get(missing, f", nor are {missing - 1} more")
         super().__init__(
             f"'input[{item}]' is not in the cache{more}, and nothing else may be asked: the "
             "gateway or this model is offline, or the request said only-if-cached.",
@@ -200,6 +200,16 @@ class ConfigError(GatewayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def store_away() -> UnavailableError:
+    """Return the error where only what is kept was wanted, and a store cannot be looked into."""
+    return UnavailableError(
+        "What is asked for may be in a store that is away, and nothing else may be asked: the "
+        "gateway or this model is offline, or the request said only-if-cached.",
+        code="cache_unavailable",
+        headers=retry_headers(1.0),
+    )
 
 
 def context_length_exceeded(tokens: int, limit: int, item: int) -> InvalidInputError:

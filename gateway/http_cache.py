@@ -9,17 +9,17 @@ from gateway.types import USUAL, CacheControl
 
 # What was read once is not read again in another way (`+` after a quantifier): a header of many
 # blanks or quotes would take seconds.
-_DIRECTIVE = re.compile(
-    r'\s*+([a-z-]++)\s*+(?:=\s*+"?(\d{1,18})"?)?\s*+(?:,|$)'
-    # Anything else, up to the next comma that is not in quotes.
-    r'|(?:"(?:\\.|[^"\\])*+"?|[^",])*+(?:,|$)'
-)
+_REST = r'(?:"(?:\\.|[^"\\])*+"?|[^",])*+'
+"""Anything, up to the next comma that is not in quotes."""
+_DIRECTIVE = re.compile(rf"\s*+([a-z-]++)\s*+(?:=({_REST}))?(?:,|$)|{_REST}(?:,|$)")
+_SECONDS = re.compile(r'\s*+"?(\d{1,18})"?\s*+')
 
 
 def cache_control(headers: Iterable[tuple[bytes, bytes]]) -> CacheControl:
     """Return what the headers of a request say (RFC 9111, 5.2.1); USUAL if that is nothing.
 
-    Directives that mean nothing here are ignored, as that RFC wants it.
+    Directives that mean nothing here are ignored, as that RFC wants it, and so are arguments of
+    those that have none. Of several ages the smallest counts.
     """
     said = [value for name, value in headers if name == b"cache-control"]
     return _read(b",".join(said)) if said else USUAL
@@ -27,15 +27,18 @@ def cache_control(headers: Iterable[tuple[bytes, bytes]]) -> CacheControl:
 
 @lru_cache(256)
 def _read(said: bytes) -> CacheControl:
-    directives = {
-        match[1]: match[2] for match in _DIRECTIVE.finditer(said.decode("latin-1").lower())
-    }
-    max_age = directives.get("max-age")
+    names: set[str | None] = set()
+    ages: list[int] = []
+    for directive in _DIRECTIVE.finditer(said.decode("latin-1").lower()):
+        name, argument = directive.groups()
+        names.add(name)
+        if name == "max-age" and (seconds := _SECONDS.fullmatch(argument or "")):
+            ages.append(int(seconds[1]))
     control = CacheControl(
-        no_cache="no-cache" in directives,
-        no_store="no-store" in directives,
-        only_if_cached="only-if-cached" in directives,
-        max_age=None if max_age is None else int(max_age),
+        no_cache="no-cache" in names,
+        no_store="no-store" in names,
+        only_if_cached="only-if-cached" in names,
+        max_age=min(ages, default=None),
     )
     return USUAL if control == USUAL else control
 

@@ -17,6 +17,7 @@ from gateway import __version__
 from gateway.cache.store import StoreError
 from gateway.cache.tiered import TieredCache
 from gateway.embedded import Embedded
+from gateway.route import Route
 
 BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
@@ -163,13 +164,17 @@ class Metrics:
             if texts:
                 tally[self.inputs, (label, source)] += texts
         spared = max(0, result.tokens - result.billed)
-        if result.billed:
-            tally[self.tokens, (label, "upstream")] += result.billed
         if spared:
             tally[self.tokens, (label, "cache")] += spared
-        if result.price:
-            tally[self.cost, (label, "spent")] += result.billed * result.price / 1e6
-            tally[self.cost, (label, "saved")] += spared * result.price / 1e6
+            if result.price:
+                tally[self.cost, (label, "saved")] += spared * result.price / 1e6
+
+    def computed(self, route: Route, tokens: int) -> None:
+        """Count the tokens of an upstream's answer, also where nobody waits for it any more."""
+        label = self._label(route.name)
+        self._tally[self.tokens, (label, "upstream")] += tokens
+        if route.price:
+            self._tally[self.cost, (label, "spent")] += tokens * route.price / 1e6
 
     def collect(self) -> list[Metric]:
         """Bring the counters up to date; see `flush`. Prometheus asks for it before it reads."""

@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,8 +65,8 @@ def serve(config: Config, announce: Announce) -> None:
     """
     directory = Path(tempfile.mkdtemp(prefix="embedding-gateway-"))
     try:
-        running = Running(config, listen(config.server), directory)
-        uvloop.run(_serve(running, announce))
+        with closing(listen(config.server)) as listeners:
+            uvloop.run(_serve(Running(config, listeners, directory), announce))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -105,7 +105,13 @@ async def run(running: Running, announce: Announce, stopping: asyncio.Event) -> 
 async def _secret(config: Config, log: structlog.stdlib.BoundLogger) -> CacheSecret:
     stores = open_stores(config.cache, log)
     try:
-        return await common_secret(config.cache, stores)
+        secret = await common_secret(config.cache, stores)
+        if secret.shared:
+            log.warning(
+                "the cache's secret is kept in Redis, where who can read it can tell which texts "
+                "were embedded; set [cache] secret"
+            )
+        return secret
     finally:
         for store in stores:
             await store.aclose()

@@ -59,21 +59,13 @@ class ChatModel:
 
 
 class Space:
-    """A vector space as far as it is known: its width is learned once and then demanded."""
+    """The width of a model's vectors, as far as it is known before a tenant has any."""
 
-    def __init__(self, width: int | None = None) -> None:
-        self.width = width
-
-    def admit(self, width: int, upstream: str) -> None:
-        """Learn the width from the first vector; raise UpstreamError for any other later."""
-        if self.width is None:
-            self.width = width
-        elif self.width != width:
-            raise UpstreamError(
-                f"The answer of upstream '{upstream}' was refused: its vectors have {width} "
-                f"components where this model's have {self.width}.",
-                code="upstream_invalid_response",
-            )
+    def __init__(self, declared: int | None = None) -> None:
+        self.declared = declared
+        """By the model's file."""
+        self.width = declared
+        """As it was last seen, for people."""
 
 
 class Route:
@@ -134,15 +126,26 @@ class Route:
 
     def width(self, scope: Scope) -> int | None:
         """Return the width of the model's vectors, as far as it is known."""
-        if self.space.width is None:
-            # Another worker, or this one before it was restarted, may know it from the store.
+        if self.space.declared is not None:
+            return self.space.declared
+        if scope.fact.width is not None:
             self.space.width = scope.fact.width
-        return self.space.width
+        return scope.fact.width
 
     def admit(self, width: int, scope: Scope) -> None:
         """Learn the width of the model's vectors, or raise UpstreamError for another one."""
-        self.width(scope)
-        self.space.admit(width, self.backend.name)
+        known = self.width(scope)
+        if known is None:
+            scope.widen(width)
+            self.space.width = width
+        elif known != width:
+            raise UpstreamError(
+                f"The answer of upstream '{self.backend.name}' was refused: its vectors have "
+                f"{width} components where this model's have {known}. If another model stands "
+                "behind its name now, purge what is kept of the old one: gateway cache purge "
+                "--model …",
+                code="upstream_invalid_response",
+            )
 
     def forwarded(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the body fields that go upstream; raise for one that would change vectors."""

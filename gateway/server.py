@@ -40,6 +40,11 @@ class Listeners:
     admin: socket.socket | None
     base_url: str
 
+    def close(self) -> None:
+        """Close them, as a server that has started does itself when it ends."""
+        for bound in filter(None, (self.public, self.admin)):
+            bound.close()
+
 
 class Protocol(HttpToolsProtocol):
     """One connection. When the client closes it, the request that runs on it is cancelled.

@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +12,7 @@ import structlog
 
 from gateway.cache.agreement import shared_secret
 from gateway.cache.keys import check_value, is_check_value
-from gateway.cache.store import CacheStore, Inspectable, StoreError
+from gateway.cache.store import CacheStore, ForeignStoreError, Inspectable, StoreError
 from gateway.config import Cache, RedisAddress, SqliteAddress
 from gateway.errors import ConfigError
 
@@ -72,7 +72,7 @@ async def common_secret(cache: Cache, stores: Sequence[CacheStore]) -> CacheSecr
     """
     own = secret = own_secret(cache)
     for place, store in enumerate(reversed(stores)):
-        with suppress(StoreError):
+        with suppress(StoreError), _ours():
             facts = await store.facts()
             if secret.shared and place == 0:
                 value = await shared_secret(store, secret.value, facts)
@@ -87,6 +87,15 @@ async def common_secret(cache: Cache, stores: Sequence[CacheStore]) -> CacheSecr
         # For a start at which the authority is away.
         keep_secret(cache, secret.value)
     return secret
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """Stop the start where a store's address is a slip."""
+    try:
+        yield
+    except ForeignStoreError as error:
+        raise ConfigError([f"cache.store: {error}"]) from error
 
 
 def keep_secret(cache: Cache, secret: bytes) -> None:
@@ -113,22 +122,31 @@ def _kept(file: Path) -> bytes:
 
     Where it cannot be made there will be no store either, and any secret does.
     """
-    if not file.exists():
-        value = os.urandom(_BYTES)
-        try:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(file, value)
-        except OSError:
-            return value
     try:
+        if not file.exists() and (made := _made(file)) is not None:
+            return made
         value = bytes.fromhex(file.read_text().strip())
     except OSError as error:
         raise ConfigError([f"cache.store: {file} cannot be read: {error.strerror}"]) from error
     except ValueError:
         value = b""
     if len(value) != _BYTES:
-        raise ConfigError([f"cache.store: {file} does not hold the store's secret any more"])
+        advice = "put a copy of it back, or move it and the store away to begin anew"
+        raise ConfigError(
+            [f"cache.store: {file} does not hold the store's secret any more; {advice}"]
+        )
     return value
+
+
+def _made(file: Path) -> bytes | None:
+    """Write a new secret; return it only where nothing could be written."""
+    value = os.urandom(_BYTES)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(file, value)
+    except OSError:
+        return value
+    return None
 
 
 def _write(file: Path, value: bytes) -> None:

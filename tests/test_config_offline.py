@@ -155,10 +155,37 @@ def test_a_model_that_is_never_kept_is_never_answered(tmp_path):
     assert not any("models.n" in line for line in warnings)
 
 
-def test_one_model_may_be_offline(tmp_path):
-    """That is no excuse for the upstream's key: nobody knows who else is served there."""
+@pytest.mark.parametrize("both", [False, True])
+def test_whose_models_are_all_offline_is_asked_nothing(both, tmp_path):
+    """What the others lack is an error still."""
     text = LACKING.replace("[models.m]", "[models.m]\noffline = true") + STORE
-    assert problems_of(tmp_path, text, offline=False) == lines(tmp_path)
+    if not both:
+        assert problems_of(tmp_path, text, offline=False) == lines(tmp_path)[-1:]
+        return
+    text = text.replace("[models.n]", "[models.n]\noffline = true")
+    config = load(tmp_path, text, offline=False)
+    assert not config.server.offline
+    assert config.upstreams["openai"].api_key is None
+    said = [warning.replace(f"{tmp_path}/", "", 1) for warning in config.warnings]
+    assert said == lines(tmp_path, "; left out, for nothing is asked")
+
+
+@pytest.mark.parametrize(
+    "others",
+    ['[models.o]\nupstreams = ["openai"]', '[models."*"]\nupstreams = ["openai"]'],
+    ids=["another model", "a pattern"],
+)
+def test_one_model_that_is_offline_excuses_no_upstream(others, tmp_path):
+    """Its key is needed by who else is served there."""
+    text = LACKING.replace("[models.m]", "[models.m]\noffline = true")
+    assert problems_of(tmp_path, f"{text}{others}\n{STORE}", offline=False) == lines(tmp_path)
+
+
+def test_an_upstream_that_no_model_uses_is_excused_nothing(tmp_path):
+    """Somebody forgot something; what it lacks may be a hint."""
+    text = LACKING.replace('[models.n]\nupstreams = ["other"]', "")
+    text = text.replace("[models.m]", "[models.m]\noffline = true") + STORE
+    assert problems_of(tmp_path, text, offline=False) == lines(tmp_path)[-1:]
 
 
 def test_the_command_line_keeps_and_lifts_it(tmp_path):

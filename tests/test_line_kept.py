@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.errors import NotCachedError
+from gateway.errors import NotCachedError, UnavailableError
 from gateway.types import USUAL, CacheControl
 from tests.cache.worker import NOW, Clock
 from tests.line import Line, Noisy, counts, line_over, settle, vectors
@@ -39,8 +39,32 @@ def test_only_what_is_kept_is_answered(stores, offline):
         error = caught.value
         assert (error.status, error.headers["x-should-retry"]) == (504, "false")
         assert error.message.startswith("'input[1]' is not in the cache")
-        assert "1 more" in error.message
+        assert "one more" in error.message
         assert reader.backend.calls == before
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_may_be_in_a_store_that_is_away_may_be_asked_for_again(offline):
+    """It is a 503 with a time to wait, and no 504 for ever: the store may have it."""
+
+    async def scene():
+        line, (shelf,) = await line_over(1)
+        kept = vectors(await line.ask("a"))
+        reader = Line(Noisy(), stores=[shelf], offline=offline)
+        shelf.fail("connect")
+        await reader.cache.meet()
+        control = USUAL if offline else KEPT
+        with pytest.raises(UnavailableError) as caught:
+            await reader.ask("a", cache=control)
+        assert caught.value.code == "cache_unavailable"
+        assert "x-should-retry" not in caught.value.headers
+        assert int(caught.value.headers["retry-after"]) >= 1
+        shelf.recover()
+        await reader.cache.meet()
+        assert vectors(await reader.ask("a", cache=control)) == kept
+        assert reader.backend.calls == []
 
     asyncio.run(scene())
 

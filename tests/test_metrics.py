@@ -105,6 +105,20 @@ def test_money_is_counted_where_a_price_is_known(lasting):
     assert dollars == {"spent": pytest.approx(3e-5), "saved": pytest.approx(4e-5)}
 
 
+def test_what_was_paid_is_counted_whoever_gets_it(gateway, fake_openai):
+    """Of a request that fails too: the upstream computed a part of it before."""
+    upstream = "max_batch = 2\nconcurrency = 1"
+    running = gateway(one_model(fake_openai.base_url, upstream=upstream, model="price = 10.0"))
+    fake_openai.script(behave.well, behave.status(400))
+    texts = ["1234", "5678", "abcd", "efgh"]
+    assert running.embed(texts).status_code == 400
+    assert running.metric("embgw_input_tokens_total", source="upstream") == 2
+    assert running.embed(texts).status_code == 200
+    assert running.metric("embgw_input_tokens_total", source="upstream") == 4
+    assert running.metric("embgw_cost_usd_total", kind="spent") == pytest.approx(4e-5)
+    assert running.metric("embgw_cost_usd_total", kind="saved") == pytest.approx(2e-5)
+
+
 def test_a_store_is_counted_by_what_it_does_and_holds(lasting):
     """Each operation with its result and time; entries and bytes, and that it can be read."""
     lasting.embed(["a", "b"])

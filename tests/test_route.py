@@ -4,7 +4,7 @@ import pytest
 
 from gateway.cache.scopes import PREFIX, ScopeFact, Scopes, write_fact
 from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
-from gateway.route import VECTOR_FIELDS, EmbeddingModel, Space
+from gateway.route import VECTOR_FIELDS, EmbeddingModel
 from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest
@@ -137,14 +137,13 @@ def test_dimensions_are_those_the_model_allows(allowed, width, asked, ok):
 
 
 def test_a_width_is_learned_once_and_then_demanded():
-    """The first vector tells; another width later is an upstream's error."""
-    space = Space(None)
-    space.admit(8, "up")
-    space.admit(8, "up")
-    with pytest.raises(UpstreamError, match="9 components where this model's have 8"):
-        space.admit(9, "up")
-    with pytest.raises(UpstreamError):
-        Space(8).admit(9, "up")
+    """The first vector tells; another width later is an upstream's error, and says what to do."""
+    scope = Scopes(b"s" * 32).of("t", "identity", "m")
+    here = route()
+    for _ in range(2):
+        here.admit(8, scope)
+    with pytest.raises(UpstreamError, match=r"9 components where this model's have 8.*purge"):
+        here.admit(9, scope)
 
 
 def test_a_width_that_the_stores_know_is_this_models():
@@ -164,7 +163,7 @@ def test_a_width_that_the_stores_know_is_this_models():
 def test_aliases_and_patterns_do_not_forget_a_width():
     """One model has one width, by whichever of its names it was learned."""
     routes = table(model("m", aliases={"q": "query: "}))
-    routes.embedding("m", ANYONE).space.admit(8, "up")
+    routes.embedding("m", ANYONE).admit(8, Scopes(b"s" * 32).of("t", "identity", "m"))
     assert routes.embedding("q", ANYONE).space.width == 8
     assert (routes.width("m"), routes.width("nope")) == (8, None)
 

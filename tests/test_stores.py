@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,26 @@ def test_a_store_of_another_secret_stops_the_start(tmp_path, which):
             assert str(secret_file(config)) in problem
         assert GIVEN not in problem
         assert shelves[1].said.get("secret", b"?").hex() not in problem
+
+
+def test_another_programs_database_stops_the_start(tmp_path):
+    """One slip in a path; the message names the place, and the database stays as it is."""
+    file = tmp_path / "cache.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE precious (thing)")
+    content = file.read_bytes()
+    config = cache(tmp_path)
+
+    async def begin():
+        (store,) = open_stores(config, structlog.get_logger())
+        try:
+            await common_secret(config, [store])
+        finally:
+            await store.aclose()
+
+    with pytest.raises(ConfigError, match=r"cache\.store: it is the database of another program"):
+        asyncio.run(begin())
+    assert file.read_bytes() == content
 
 
 def test_a_store_of_our_secret_is_ours(tmp_path):

@@ -7,6 +7,7 @@ The key is in it so that a value under a wrong key, however it came there, is ne
 """
 
 from hashlib import blake2b
+from math import inf
 from struct import Struct, error
 
 from gateway.cache.entry import Entry
@@ -17,6 +18,8 @@ _MAGIC = b"EGW1"
 _HEADER = Struct("<4sBBHIQd32s")
 _CHECK = 16
 _ESTIMATED, _TRUNCATED = 1, 2
+MAX_TOKENS = 10**9
+"""More than any text has."""
 _CREATED = Struct("<d")
 _CREATED_AT = 20
 HEADER_BYTES = _HEADER.size
@@ -51,6 +54,8 @@ def unpack(key: Key, record: bytes, namespace: Namespace) -> Entry:
         raise CorruptRecordError("it is of another kind")
     if echo != key:
         raise CorruptRecordError("it belongs to another key")
+    if not 0 < created < inf or tokens > MAX_TOKENS:
+        raise CorruptRecordError("its figures cannot be")
     vector = body[HEADER_BYTES + length :]
     if len(vector) != 4 * width:
         raise CorruptRecordError("its length is wrong")

@@ -35,13 +35,18 @@ class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
     width: int | None = None
 
     def joined(self, other: "ScopeFact") -> "ScopeFact":
-        """Return what both know together, whoever is asked: else stores would never agree."""
+        """Return what both know together, whoever is asked: else stores would never agree.
+
+        A width is that of a generation: who purges may have another model behind the name.
+        """
+        generation = max(self.generation, other.generation)
+        newest = [fact for fact in (self, other) if fact.generation == generation]
         return ScopeFact(
             tenant=min(self.tenant, other.tenant),
             model=min(self.model, other.model),
-            generation=max(self.generation, other.generation),
+            generation=generation,
             before=max(self.before, other.before),
-            width=max(self.width or 0, other.width or 0) or None,
+            width=max((fact.width or 0 for fact in newest), default=0) or None,
         )
 
 
@@ -62,7 +67,7 @@ class Place:
 class Scope:
     """One tenant's vectors of one model, as this process knows them now."""
 
-    __slots__ = ("__weakref__", "fact", "id", "identity", "place")
+    __slots__ = ("__weakref__", "fact", "id", "identity", "place", "told")
 
     def __init__(self, secret: bytes, identity: str, fact: ScopeFact) -> None:
         self.identity = identity
@@ -74,6 +79,8 @@ class Scope:
     def move(self, secret: bytes) -> None:
         """Make the names anew: for another secret, or after the generation changed."""
         tenant, generation = self.fact.tenant, self.fact.generation
+        self.told = False
+        """Whether the stores have been told of this generation."""
         self.id = scope_id(secret, tenant, self.identity)
         self.place = Place(
             self,

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from gateway.cache.sqlite_errors import FAILURES, Failure, reason_of
+from gateway.cache.sqlite_errors import FAILURES, Failure, NotOursError, reason_of
 from gateway.cache.sqlite_file import (
     Mark,
     connect,
@@ -18,7 +18,7 @@ from gateway.cache.sqlite_file import (
     mark_of,
     set_aside,
 )
-from gateway.cache.store import StoreError
+from gateway.cache.store import ForeignStoreError, StoreError
 
 T = TypeVar("T")
 
@@ -110,6 +110,8 @@ class Database:
         moved = self._connection is not None and not self._is_current()
         if moved or reason not in {"timeout", "full"}:
             self.close()
+        if isinstance(failure, NotOursError) and not moved:
+            raise ForeignStoreError(str(failure)) from failure
         if last or not (moved or reason in {"corrupt", "error"}):
             raise StoreError(reason, str(failure)) from failure
         if reason == "corrupt" and not moved:

@@ -25,15 +25,28 @@ _REASONS = {
 
 
 class LayoutError(Exception):
-    """The file is a database, but not one of ours, or of another version."""
+    """The file is a database of ours that is damaged, or of an earlier version."""
+
+
+class NotOursError(Exception):
+    """There is something at the path that was never a store: it is left alone."""
 
 
 class NewerLayoutError(Exception):
     """The file is of a later version of this program, which others may be using now."""
 
 
-Failure = sqlite3.Error | OSError | LayoutError | NewerLayoutError | UnicodeDecodeError
-FAILURES = (sqlite3.Error, OSError, LayoutError, NewerLayoutError, UnicodeDecodeError)
+Failure = (
+    sqlite3.Error | OSError | LayoutError | NewerLayoutError | NotOursError | UnicodeDecodeError
+)
+FAILURES = (
+    sqlite3.Error,
+    OSError,
+    LayoutError,
+    NewerLayoutError,
+    NotOursError,
+    UnicodeDecodeError,
+)
 """What may go wrong with a file. The last is what Python makes of SQLite's words about a damaged
 schema, as they quote it."""
 
@@ -42,7 +55,7 @@ def reason_of(failure: Failure, path: Path) -> str:
     """Return the reason; "corrupt" says that the file at the path has to be set aside."""
     if isinstance(failure, LayoutError | UnicodeDecodeError):
         return "corrupt"
-    if isinstance(failure, NewerLayoutError):
+    if isinstance(failure, NewerLayoutError | NotOursError):
         return "refused"
     if isinstance(failure, OSError):
         return _reason_of_system(failure)

@@ -17,10 +17,19 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from gateway.cache.sqlite_errors import NOT_WRITABLE, LayoutError, NewerLayoutError, reason_of
+from gateway.cache.sqlite_errors import (
+    NOT_WRITABLE,
+    LayoutError,
+    NewerLayoutError,
+    NotOursError,
+    reason_of,
+)
 
 LAYOUT = 1
 """Raised whenever a table changes its form or a column its meaning."""
+
+_APPLICATION = int.from_bytes(b"EGWc")
+"""Stands in the header of every file that was made here."""
 
 _SCHEMA = """
 PRAGMA auto_vacuum = INCREMENTAL;
@@ -165,6 +174,7 @@ def create(path: Path) -> None:
     try:
         connection.executescript(_SCHEMA)
         connection.execute("INSERT INTO facts VALUES ('epoch', ?)", (os.urandom(16),))
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {LAYOUT}")
     finally:
         connection.close()
@@ -177,6 +187,8 @@ def connect(path: Path, *, writing: bool) -> tuple[sqlite3.Connection, Mark | No
     For reading, one that may not be written will do. Raises one of FAILURES.
     """
     mark = mark_of(path)
+    if not path.is_file():
+        raise NotOursError(f"{path} is no regular file; name another place for the store")
     try:
         if not os.access(path, os.W_OK):
             # SQLite would open it all the same, and make files beside it that nobody can write.
@@ -217,17 +229,29 @@ def _checked(connection: sqlite3.Connection) -> sqlite3.Connection:
     """
     try:
         ((layout,),) = connection.execute("PRAGMA user_version").fetchall()
+        if layout == LAYOUT and _schema().issubset(connection.execute(_OBJECTS).fetchall()):
+            return connection
+        _refuse_anothers(connection)
         if LAYOUT < layout <= LAYOUT + _LATER:
             # Not set aside: during an update both versions run, and would take turns at that.
             raise NewerLayoutError(f"its layout is {layout}, of a later version than this one")
         if layout != LAYOUT:
             raise LayoutError(f"its layout is {layout}, not {LAYOUT}")
-        if not _schema().issubset(connection.execute(_OBJECTS).fetchall()):
-            raise LayoutError("its tables are not those that were made")
+        raise LayoutError("its tables are not those that were made")
     except BaseException:
         connection.close()
         raise
-    return connection
+
+
+def _refuse_anothers(connection: sqlite3.Connection) -> None:
+    """Raise NotOursError for a sound database of another program, which one slip in a path names.
+
+    It says nothing of us in its header, and none of its tables has a name of ours.
+    """
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    names = {name for name, _ in connection.execute(_OBJECTS).fetchall()}
+    if application != _APPLICATION and names and not names & {name for name, _ in _schema()}:
+        raise NotOursError("it is the database of another program; name another file for the store")
 
 
 @cache

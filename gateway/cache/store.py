@@ -27,6 +27,13 @@ class StoreError(Exception):
         self.reason = reason
 
 
+class ForeignStoreError(StoreError):
+    """What is at the address is somebody else's, and stays as it is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("refused", message)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a store, or a namespace of it, holds."""

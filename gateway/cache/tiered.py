@@ -91,6 +91,11 @@ class TieredCache:
         """Whether anything in memory is provisional: made while the authority was away."""
         return len(self._provisional) > 0
 
+    @property
+    def away(self) -> bool:
+        """Whether a store that may hold more cannot be read now."""
+        return any(not tier.known or tier.reading.is_open for tier in self.tiers)
+
     async def look_up(self, at: Place, keys: Sequence[Key]) -> dict[Key, Entry]:
         """Return what the stores have, nearest first; what a slower one has is copied up."""
         found: dict[Key, Entry] = {}
@@ -114,6 +119,9 @@ class TieredCache:
             # Purged while they were on their way: they are answered, and not kept.
             return entries
         at.scope.widen(next(iter(entries.values())).width)
+        if self.tiers and not at.scope.told:
+            at.scope.told = True
+            self._begin(self._tell_all())
         if not self.tiers:
             return self._keep_first(self.memory, entries)
         kept = await self._settle(at, entries)
@@ -237,6 +245,17 @@ class TieredCache:
             return
         for namespace, before in self.scopes.learn(facts):
             self._forget(namespace, before)
+        await self._tell(tier, facts)
+
+    async def _tell_all(self) -> None:
+        """Tell every store what is known of scopes, without waiting for the next meeting."""
+        for tier in self.tiers:
+            if tier.writable:
+                with suppress(StoreError):
+                    await self._tell(tier, await tier.store.facts())
+
+    async def _tell(self, tier: Tier, facts: Mapping[str, bytes]) -> None:
+        """Tell a store what it does not know of scopes."""
         try:
             for name, fact in self.scopes.facts():
                 if name not in facts:

@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 import click
 import msgspec
 
-from gateway.cli.shared import config_option, fail, load_config, run, warn
+from gateway.cli.shared import TEXT, config_option, fail, load_config, run, warn
 from gateway.commands.exporting import export as write_export
 from gateway.commands.importing import import_ as read_export
 from gateway.commands.opened import Held
@@ -21,11 +22,11 @@ from gateway.commands.stats import lines, size, table
 from gateway.commands.stats import stats as look
 
 models_option = click.option(
-    "--model", "models", multiple=True, metavar="NAME",
+    "--model", "models", type=TEXT, multiple=True, metavar="NAME",
     help="Only this model's, by any of its names; * stands for any characters. Repeatable.",
 )  # fmt: skip
 tenants_option = click.option(
-    "--tenant", "tenants", multiple=True, metavar="NAME",
+    "--tenant", "tenants", type=TEXT, multiple=True, metavar="NAME",
     help="Only this tenant's; * stands for any characters. Repeatable.",
 )  # fmt: skip
 
@@ -99,7 +100,10 @@ def import_(path: Path, file: Path | None) -> None:
 @config_option
 @models_option
 @tenants_option
-@click.option("--older-than", metavar="TIME", help="Only what was made before, such as 30d or 12h.")
+@click.option(
+    "--older-than", type=TEXT, metavar="TIME",
+    help="Only what was made before, such as 30d or 12h.",
+)  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="All models of all tenants.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(
@@ -118,7 +122,8 @@ def purge(
         raise click.UsageError("--all is everybody's; leave out --model and --tenant, or --all.")
     if not (everything or models or tenants or older_than):
         raise click.UsageError("say what to purge: --model, --tenant, --older-than or --all.")
-    before = None if older_than is None else time.time() - _seconds(older_than)
+    # Nothing was made before 1970, and no calendar has all the years that one could type.
+    before = None if older_than is None else max(0.0, time.time() - _seconds(older_than))
     asked = Purge(Selection(models, tenants), not models and not tenants, before)
 
     config = load_config(file)
@@ -131,15 +136,14 @@ def purge(
         click.echo(f"{store}: {entries:,} entries removed")
 
 
-def _seconds(duration: str) -> float:
-    from gateway.config.forms import DURATION, Surroundings
+def _seconds(typed: str) -> float:
+    from gateway.config.forms import duration
     from gateway.config.problems import MisfitError
 
     try:
-        seconds: float = DURATION.read(duration, Surroundings(Path()))
+        return duration(typed, longest=inf)
     except MisfitError as misfit:
         raise click.BadParameter(str(misfit), param_hint="--older-than") from misfit
-    return seconds
 
 
 def _confirm(plan: Plan, before: float | None) -> None:

@@ -1,5 +1,7 @@
 """`gateway embed`: texts in, vectors out, by a server or by a gateway of its own."""
 
+import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,14 +12,14 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 import click
 
-from gateway.cli.shared import config_option, load_config, run
+from gateway.cli.shared import TEXT, config_option, load_config, run
 from gateway.commands.asking import Client
 from gateway.commands.embedding import Embedding, Tally
 from gateway.commands.files import replacing
 from gateway.commands.progress import Progress
 from gateway.commands.rows import JsonLines, Rows, VectorFile
 from gateway.commands.texts import Form, count_lines, in_batches, read_items
-from gateway.config import Config
+from gateway.config import Config, is_key
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,6 +46,7 @@ class Options:
     concurrency: int
     url: str | None
     api_key: str | None
+    tenant: str | None
     offline: bool
     skip_invalid: bool
 
@@ -74,7 +77,8 @@ def embed_options(command: Command) -> Command:
     path = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     there = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
     for option in reversed((
-        click.option("--model", "-m", required=True, help="The model, by a name of the config."),
+        click.option("--model", "-m", type=TEXT, required=True,
+            help="The model, by a name of the config."),
         click.option("--input", "-i", "source", type=there, default="-", show_default=True,
             help="Texts, a line each, or JSON lines (see --field); - is the standard input."),
         click.option("--output", "-o", "target", type=path, default="-", show_default=True,
@@ -83,9 +87,9 @@ def embed_options(command: Command) -> Command:
             help="Default: by the output's name, else jsonl."),
         click.option("--base64", is_flag=True,
             help="Write vectors into JSON lines as base64 of little-endian float32."),
-        click.option("--field", metavar="NAME",
+        click.option("--field", type=TEXT, metavar="NAME",
             help="Read JSON lines, texts from this field.  [default for .jsonl, .ndjson: text]"),
-        click.option("--id-field", metavar="NAME",
+        click.option("--id-field", type=TEXT, metavar="NAME",
             help="Read JSON lines, and copy this field to the output as id."),
         click.option("--dimensions", type=click.IntRange(min=1), metavar="N",
             help="Components of each vector, where the model can be cut."),
@@ -95,11 +99,14 @@ def embed_options(command: Command) -> Command:
             metavar="N", help="Texts in a request."),
         click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True,
             metavar="N", help="Requests at the same time."),
-        click.option("--url", metavar="BASE_URL",
+        click.option("--url", type=TEXT, metavar="BASE_URL",
             help="Ask this server, such as http://127.0.0.1:8000/v1. Without it the gateway of "
             "the config runs inside this command."),
         click.option("--api-key", envvar=["GATEWAY_API_KEY", "OPENAI_API_KEY"], show_envvar=True,
             help="The key for --url; better in the environment, where others do not see it."),
+        click.option("--tenant", type=TEXT, metavar="NAME",
+            help="Whose vectors they are, where the gateway of the config runs inside this "
+            "command.  [default: default]"),
         click.option("--offline", is_flag=True,
             help="Only what is in the cache; a text that is not is an error."),
         click.option("--skip-invalid", is_flag=True,
@@ -120,10 +127,7 @@ def embed(**typed: Any) -> None:
     was when it is started again, because what was done is in the cache.
     """
     options = Options(**typed)
-    if options.as_tensors and options.base64:
-        raise click.UsageError("--base64 is for JSON lines; safetensors holds the numbers.")
-    if options.as_tensors and options.target == _STANDARD and sys.stdout.isatty():
-        raise click.UsageError("a terminal cannot show safetensors; name a file with --output.")
+    _check(options)
     if options.source == _STANDARD and sys.stdin.isatty():
         click.echo("Reading texts from the terminal, a line each; Ctrl-D ends them.", err=True)
     config = None if options.url else load_config(options.file, offline=options.offline)
@@ -134,6 +138,33 @@ def embed(**typed: Any) -> None:
     _tell(options, progress, tally)
 
 
+def _check(options: Options) -> None:
+    """Raise UsageError for what cannot be meant."""
+    if options.as_tensors and options.base64:
+        raise click.UsageError("--base64 is for JSON lines; safetensors holds the numbers.")
+    if options.as_tensors and options.target == _STANDARD and sys.stdout.isatty():
+        raise click.UsageError("a terminal cannot show safetensors; name a file with --output.")
+    if _is_one_file(options.source, options.target):
+        raise click.UsageError("--input and --output are one file: its texts would be gone.")
+    if options.url and options.tenant:
+        raise click.UsageError("--tenant is not for --url: a server knows the tenant by the key.")
+    if options.url and not is_key(options.api_key or ""):
+        raise click.UsageError(
+            "--api-key (or the variable in the environment) is no key: it may have printable "
+            "ASCII characters only, and no spaces or line ends."
+        )
+
+
+def _is_one_file(source: Path, target: Path) -> bool:
+    """Return whether both lead to the same regular file, by whatever names."""
+    try:
+        read = os.fstat(0) if source == _STANDARD else source.stat()
+        written = os.fstat(1) if target == _STANDARD else target.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
+
+
 async def _embed(options: Options, config: Config | None, progress: Progress, tally: Tally) -> None:
     from gateway.commands.hosted import hosted
 
@@ -141,14 +172,15 @@ async def _embed(options: Options, config: Config | None, progress: Progress, ta
         # First what is quickly found to be impossible.
         rows = stack.enter_context(_rows(options))
         lines = stack.enter_context(_lines(options.source))
-        url = options.url
+        url, api_key = options.url or "", options.api_key
         if config is not None:
-            url = await stack.enter_async_context(hosted(config))
+            own = await stack.enter_async_context(hosted(config, options.tenant or "default"))
+            url, api_key = own.base_url, own.api_key
         client = await stack.enter_async_context(
             Client(
-                url or "",
+                url,
                 options.request,
-                api_key=None if config is not None else options.api_key,
+                api_key=api_key,
                 only_cached=options.offline,
                 trust_env=config is None,
             )
@@ -208,7 +240,10 @@ def _tell(options: Options, progress: Progress, tally: Tally) -> None:
     if tally.width is not None:
         said.insert(1, f"{tally.width} wide")
     if tally.keeps:
-        said.append(f"{tally.hits:,} from the cache")
+        said.append(f"{tally.kept:,} from the cache")
+        if tally.shared:
+            said.append(f"{tally.shared:,} twice")
+        said.append(f"{tally.vectors - tally.kept - tally.shared:,} made")
     if tally.skipped:
         said.append(f"{tally.skipped:,} skipped")
     where = "" if options.target == _STANDARD else f" -> {options.target}"

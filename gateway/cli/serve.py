@@ -9,7 +9,7 @@ import msgspec
 
 from gateway import __version__
 from gateway.backends.local import EngineStatus
-from gateway.cli.shared import config_option, fail, load_config, warn
+from gateway.cli.shared import TEXT, config_option, fail, load_config, warn
 from gateway.config import Config, LlamaUpstream, Model, json_schema, show
 from gateway.errors import ConfigError
 from gateway.models import model_info
@@ -17,7 +17,7 @@ from gateway.models import model_info
 
 @click.command()
 @config_option
-@click.option("--host", help="Address to listen on (default: the config's, 127.0.0.1).")
+@click.option("--host", type=TEXT, help="Address to listen on (default: the config's, 127.0.0.1).")
 @click.option("--port", type=int, help="Port to listen on (default: the config's, 8000).")
 @click.option("--workers", type=int, help="Worker processes (default: the config's, 1).")
 @click.option("--offline", is_flag=True, help="Answer from the cache only; nobody is asked.")

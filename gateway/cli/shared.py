@@ -82,15 +82,42 @@ def run(work: Coroutine[Any, Any, T], hint: Callable[[], str | None] = lambda: N
     except (CommandError, StartError) as error:
         problems = [str(error)]
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        problems = [f"{where}{error.strerror or error}"]
+        problems = [told(error)]
     _say(hint())
     fail(problems)
+
+
+def told(error: OSError) -> str:
+    """Return what an operating system's error says, without its number."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _say(message: str | None) -> None:
     if message is not None:
         click.echo(message, err=True)
+
+
+class _Text(click.types.StringParamType):
+    """What can be sent, stored and printed; a file's name need not be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        typed = str(super().convert(value, param, ctx))
+        if not _is_text(typed):
+            self.fail("has bytes in it that are no text", param, ctx)
+        return typed
+
+
+def _is_text(typed: str) -> bool:
+    try:
+        typed.encode()
+    except UnicodeEncodeError:  # Python's way to hand on bytes that it could not decode
+        return False
+    return True
+
+
+TEXT = _Text()
+"""The type of options that are text."""
 
 
 class _StoppedError(Exception):

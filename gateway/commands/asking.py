@@ -27,7 +27,7 @@ _PASSING = frozenset({408, 409, 429})
 _NOBODY_THERE = (httpx2.ConnectError, httpx2.UnsupportedProtocol, httpx2.InvalidURL)
 """Of a server that never answered: the address is wrong, and waiting is no help."""
 _ITEM = re.compile(r"'?input\[(\d+)\]'?:? ?")
-_HITS = re.compile(r"\b(?:memory|store)=(\d+)")
+_SOURCES = re.compile(r"([a-z-]+)=(\d+)")
 
 
 class RefusedError(Exception):
@@ -55,8 +55,8 @@ class Answer:
 
     vectors: Sequence[bytes]
     """Little-endian float32."""
-    hits: int
-    """How many of them were kept by the server."""
+    sources: Mapping[str, int]
+    """How many came from where, as far as the server says: see gateway.embedded.SOURCES."""
     keeps: bool
     """Whether it says that it keeps any."""
 
@@ -181,8 +181,8 @@ def _answer(reply: httpx2.Response, count: int) -> Answer:
     except (ValueError, RecursionError) as error:
         raise FailedError("the server's answer is not what OpenAI's API says") from error
     status = reply.headers.get("cache-status", "")
-    hits = sum(int(found) for found in _HITS.findall(status))
-    return Answer(vectors, hits, bool(status))
+    sources = {source: int(texts) for source, texts in _SOURCES.findall(status)}
+    return Answer(vectors, sources, bool(status))
 
 
 def _floats(embedding: str | list[float]) -> bytes:

@@ -1,13 +1,13 @@
 """From texts to vectors, some batches at a time, in order: `gateway embed`."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.commands.aside import aside
-from gateway.commands.asking import Client, FailedError, RefusedError
+from gateway.commands.asking import Answer, Client, FailedError, RefusedError
 from gateway.commands.opened import CommandError
 from gateway.commands.progress import Progress
 from gateway.commands.rows import Row, Rows
@@ -19,12 +19,22 @@ class Tally:
     """What has been done so far, for the end and for who interrupts."""
 
     vectors: int = 0
-    hits: int = 0
-    """Texts, duplicates among them, that the server had vectors of."""
+    sources: Counter[str] = field(default_factory=Counter)
+    """How many came from where, as far as the server says."""
     skipped: int = 0
     keeps: bool = False
     """Whether the server says that it keeps vectors."""
     width: int | None = None
+
+    @property
+    def kept(self) -> int:
+        """Vectors that the server had."""
+        return self.sources["memory"] + self.sources["store"]
+
+    @property
+    def shared(self) -> int:
+        """Vectors of texts that stood there twice, or were on their way for somebody else."""
+        return self.sources["duplicate"] + self.sources["in-flight"]
 
 
 class Embedding:
@@ -99,7 +109,7 @@ class Embedding:
                     raise
                 raise CommandError(f"line {items[error.item].line}: {error}") from error
             else:
-                self._count(len(items), answer.hits, keeps=answer.keeps)
+                self._count(answer)
                 lines = [item.line for item in items]
                 return dict(zip(lines, answer.vectors, strict=True))
         return {}
@@ -112,13 +122,14 @@ class Embedding:
         self._tally.skipped += 1
         self._progress.add(1)
 
-    def _count(self, count: int, hits: int, *, keeps: bool) -> None:
+    def _count(self, answer: Answer) -> None:
         tally = self._tally
-        tally.vectors += count
-        tally.hits += hits
-        tally.keeps = tally.keeps or keeps
-        self._progress.note = f"{tally.hits / tally.vectors:.0%} from the cache" if keeps else ""
-        self._progress.add(count)
+        tally.vectors += len(answer.vectors)
+        tally.sources.update(answer.sources)
+        tally.keeps = tally.keeps or answer.keeps
+        share = tally.kept / tally.vectors
+        self._progress.note = f"{share:.0%} from the cache" if answer.keeps else ""
+        self._progress.add(len(answer.vectors))
 
     def _check_width(self, width: int) -> None:
         if self._tally.width is None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gateway.cache.agreement import is_ours
 from gateway.cache.entry import Entry
 from gateway.cache.keys import Key, check_value
-from gateway.cache.record import expires, pack
+from gateway.cache.record import MAX_TOKENS, expires, pack
 from gateway.cache.scopes import ScopeFact, namespace, read_facts
 from gateway.commands.exports import (
     COLUMNS,
@@ -36,6 +36,8 @@ from gateway.stores import common_secret, secret_file
 
 _ROWS, _BYTES = 256, 2**22
 """Rows, and bytes of vectors, that are read and stored at once; a row at least."""
+_WRONG_CLOCK = 86_400.0
+"""Seconds that the clock of another machine may be ahead."""
 _OFF_UNIT = 1e-6
 """How far the norm of a vector may be from 1."""
 
@@ -100,7 +102,10 @@ async def _agree(cache: Cache, stores: list[Opened], contents: Contents, path: P
 
 
 def _how_to_agree(cache: Cache) -> str:
-    hint = "set [cache] secret to that of the gateway whose export it is"
+    hint = (
+        "set [cache] secret to that of the gateway whose export it is (if it has none, and a "
+        "Redis: to the hexadecimal digits of the field `secret` of embgw:1:facts there)"
+    )
     file = secret_file(cache)
     if cache.secret is not None or file is None:
         return hint
@@ -126,8 +131,10 @@ class _Import:
         known = dict(read_facts(facts))
         used = {found.scope for found in await held(self._store, facts) if found.current}
         for scope, about in sorted(self._contents.scopes.items()):
+            if not self._rows(scope):
+                continue
             fact = known.get(scope)
-            reason = _unwelcome(about, fact, scope in used) or self._broken(scope)
+            reason = _unwelcome(about, fact, scope in used) or self._broken(scope, now)
             if reason is None:
                 before = fact.before if fact is not None else 0.0
                 await self._import(scope, about, _Time(now, ttl, before))
@@ -149,10 +156,10 @@ class _Import:
                 {column: self._file.rows(f"{scope}.{column}", start, stop) for column in COLUMNS},
             )
 
-    def _broken(self, scope: str) -> str | None:
+    def _broken(self, scope: str, now: float) -> str | None:
         """Return what is wrong with the first row that cannot be an entry."""
         for start, rows in self._batches(scope):
-            for what, sound in _soundness(rows, len(self._contents.fingerprints)):
+            for what, sound in _soundness(rows, len(self._contents.fingerprints), now):
                 if not sound.all():
                     return f"row {start + int(sound.argmin())}: {what}"
         return None
@@ -206,16 +213,18 @@ def _unwelcome(about: Exported, fact: ScopeFact | None, used: bool) -> str | Non
     return None
 
 
-def _soundness(rows: Rows, fingerprints: int) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _soundness(
+    rows: Rows, fingerprints: int, now: float
+) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """Yield what may be wrong with rows, and for each of them whether it is not."""
     vectors = rows["vectors"].astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     yield "its vector is not finite and of unit length", np.abs(norms - 1.0) <= _OFF_UNIT
     yield (
-        "the time at which it was made is none",
-        np.isfinite(rows["created"]) & (rows["created"] > 0),
+        "the time at which it was made is none, or to come",
+        (rows["created"] > 0) & (rows["created"] <= now + _WRONG_CLOCK),
     )
-    yield "its tokens are fewer than none", rows["tokens"] >= 0
+    yield "its tokens cannot be so many", (rows["tokens"] >= 0) & (rows["tokens"] <= MAX_TOKENS)
     yield "it has flags that are not known", rows["flags"] <= ESTIMATED | TRUNCATED
     index = rows["fingerprints"]
     yield "its fingerprint is not in the list", (index >= 0) & (index < fingerprints)

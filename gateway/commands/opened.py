@@ -5,6 +5,7 @@ than a request. What is wrong then is raised as CommandError, with what to do ne
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,8 +44,32 @@ class Opened:
 
     @property
     def missing(self) -> bool:
-        """Whether there is no such store yet; asking it for anything would make one."""
-        return isinstance(self.address, SqliteAddress) and not self.address.path.exists()
+        """Whether there is no such store yet; asking it for anything would make one.
+
+        Raises CommandError where that cannot be seen, or there can be none.
+        """
+        if not isinstance(self.address, SqliteAddress):
+            return False
+        try:
+            self.address.path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            hint = "; run this as the user who may" if isinstance(error, PermissionError) else ""
+            message = f"{self.address}: cannot be looked at: {error.strerror}{hint}"
+            raise CommandError(message) from error
+        return False
+
+    @property
+    def unmakeable(self) -> str | None:
+        """Why this user could not make a store that is missing, as far as that can be seen."""
+        if not isinstance(self.address, SqliteAddress):
+            return None
+        there = next(parent for parent in self.address.path.parents if parent.exists())
+        as_now = os.access in os.supports_effective_ids
+        if os.access(there, os.W_OK | os.X_OK, effective_ids=as_now):
+            return None
+        return f"{there} cannot be written by who runs this"
 
     async def ask(self, verb: Callable[[], Awaitable[T]]) -> T:
         """Return what the verb returns in the end; raises CommandError."""

@@ -106,7 +106,7 @@ async def _tell(config: Config, asked: Purge, stores: Sequence[Opened]) -> dict[
 
 def _after(fact: ScopeFact, before: float | None) -> ScopeFact:
     if before is None:
-        return msgspec.structs.replace(fact, generation=fact.generation + 1)
+        return msgspec.structs.replace(fact, generation=fact.generation + 1, width=None)
     return msgspec.structs.replace(fact, before=max(fact.before, before))
 
 

@@ -30,7 +30,7 @@ class StoreStats(msgspec.Struct, frozen=True):
     state: str
     """ "here", "missing" (there is none yet) or "away"."""
     why: str | None = None
-    """Why it is away."""
+    """Why it is away, or could not be made."""
     secret: str | None = None
     """ "fits", "other" (made with another one) or "unset" (not used yet)."""
     entries: int = 0
@@ -43,7 +43,7 @@ async def stats(cache: Cache) -> list[StoreStats]:
     async with opened(cache) as stores:
         try:
             deciding = {} if stores[-1].missing else dict(await stores[-1].store.facts())
-        except StoreError:
+        except (StoreError, CommandError):
             deciding = {}  # and it will be told that it is away
         secret = known_secret(cache, deciding)
         return [await _look(store, secret) for store in stores]
@@ -51,9 +51,9 @@ async def stats(cache: Cache) -> list[StoreStats]:
 
 async def _look(opened: Opened, secret: bytes | None) -> StoreStats:
     name, where = opened.store.name, str(opened.address)
-    if opened.missing:
-        return StoreStats(name, where, "missing")
     try:
+        if opened.missing:
+            return StoreStats(name, where, "missing", opened.unmakeable)
         facts = await opened.ask(opened.store.facts)
         scopes = [_of(found) for found in await held(opened, facts)]
     except CommandError as error:
@@ -88,7 +88,7 @@ def lines(stats: StoreStats) -> list[str]:
     """Return what people read of it."""
     told = [f"{stats.store}  {stats.where}"]
     if stats.state == "missing":
-        return [*told, "  not there yet; the gateway makes it when it starts"]
+        return [*told, f"  not there yet; {stats.why or 'the gateway makes it when it starts'}"]
     if stats.state == "away":
         return [*told, f"  away: {stats.why}"]
     told.append(f"  secret: {_SECRETS[stats.secret or 'unset']}")

@@ -11,7 +11,7 @@ from gateway.config.load import default, load, parse, with_server
 from gateway.config.options import Cache, Key, LlamaUpstream, OpenAIUpstream, Server
 from gateway.config.patterns import is_pattern
 from gateway.config.schema import Config, Model, Upstream
-from gateway.config.secret import Digest, Secret
+from gateway.config.secret import Digest, Secret, is_key
 from gateway.config.show import show
 from gateway.config.stores import RedisAddress, SqliteAddress, StoreAddress
 
@@ -31,6 +31,7 @@ __all__ = [
     "Upstream",
     "default",
     "host_and_port",
+    "is_key",
     "is_loopback",
     "is_pattern",
     "json_schema",

@@ -1,7 +1,8 @@
 """What is only needed to ask an upstream, and so may be missing where none is asked.
 
-A job in CI has the config and the cache, and neither keys nor the company's certificates. What
-decides whose vector is whose, or who may call, is not among it: that is an error everywhere.
+A job in CI has the config and the cache, and neither keys nor the company's certificates. It asks
+nobody, or not those whose models are all marked offline. What decides whose vector is whose, or who
+may call, is not among it: that is an error everywhere.
 """
 
 from collections.abc import Iterable
@@ -49,9 +50,17 @@ def without_unreadable(config: Config) -> Config:
 
 def absences(config: Config) -> list[Problem]:
     """Return what is absent: as warnings where nothing is asked, else as errors."""
-    if not config.server.offline:
-        return list(config.absent)
     return [
         replace(problem, message=f"{problem.message}; left out, for nothing is asked", warning=True)
+        if not _is_asked(str(problem.path[1]), config)
+        else problem
         for problem in config.absent
     ]
+
+
+def _is_asked(upstream: str, config: Config) -> bool:
+    """Return whether a request may go there; of one that no model uses it is not yet known."""
+    if config.server.offline:
+        return False
+    offline = [model.offline for model in config.models.values() if upstream in model.upstreams]
+    return not (offline and all(offline))

@@ -66,7 +66,11 @@ _BYTES |= {"tb": 10**12, "gb": 10**9, "mb": 10**6, "kb": 10**3}
 _LARGEST = 2**63 - 1
 
 
-def _read_duration(value: Any, _: Surroundings) -> float:
+def duration(value: Any, longest: float = _LONGEST) -> float:
+    """Return the seconds that are meant; raise MisfitError for none, and for more than `longest`.
+
+    The default is what an option may have: a year.
+    """
     wrong = MisfitError(
         f'must be a duration such as "500ms", "10s", "5m" or "1h", not {echo(value)}'
     )
@@ -82,7 +86,7 @@ def _read_duration(value: Any, _: Surroundings) -> float:
         raise wrong
     if seconds <= 0:
         raise MisfitError("must be longer than 0")
-    if seconds > _LONGEST:
+    if seconds > longest:
         raise MisfitError("must be at most a year")
     return seconds
 
@@ -127,7 +131,7 @@ def _text_or(pattern: str, number: Schema) -> Schema:
 
 
 DURATION = Form(
-    _read_duration,
+    lambda value, _: duration(value),
     _text_or(
         r"^\d+(\.\d+)? *(ms|s|m|h|d)$|\$\{",
         {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST},

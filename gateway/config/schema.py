@@ -89,7 +89,11 @@ class Model(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     offline: Annotated[
-        bool, about("Answer from the cache only; nothing is asked upstream for this model.")
+        bool,
+        about(
+            "Answer from the cache only; nothing is asked upstream for this model. What is only "
+            "needed to ask an upstream may be missing where all of its models are offline."
+        ),
     ] = False
 
     def dimensions_for(self, name: str) -> Literal["native", "any"] | tuple[int, ...]:
@@ -138,7 +142,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """Where each key stands in the file."""
     absent: tuple[Problem, ...] = ()
     """What could not be had and is only needed to ask upstreams: left out, and wrong unless
-    `server.offline`."""
+    nobody asks them: see `offline` of the server and of models."""
 
 
 SECTIONS: Mapping[str, str] = {

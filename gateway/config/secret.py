@@ -80,13 +80,18 @@ _DIGEST = re.compile(r"sha256:([0-9a-fA-F]*)")
 _LOOKS_SECRET = re.compile(r"key|token|secret|auth|pass|credential|cookie|sig", re.IGNORECASE)
 
 
+def is_key(text: str) -> bool:
+    """Return whether this can be sent as a key: printable ASCII without spaces."""
+    return all("!" <= char <= "~" for char in text)
+
+
 def _secret(value: Any, what: str) -> Secret:
     return Secret(str(text(value, what)), in_file=not isinstance(value, Reference))
 
 
 def _read_secret(value: Any, _: Surroundings) -> Secret:
     secret = _secret(value, "a key")
-    if not all("!" <= char <= "~" for char in secret.reveal()):
+    if not is_key(secret.reveal()):
         raise MisfitError("must be a key, and has a space, a line end or a non-ASCII letter in it")
     return secret
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.cache.entry import Entry
 from gateway.cache.record import (
     HEADER_BYTES,
+    MAX_TOKENS,
     CorruptRecordError,
     created,
     expires,
@@ -28,8 +29,8 @@ entries = st.builds(
     vector=st.integers(0, 40).flatmap(
         lambda width: st.binary(min_size=4 * width, max_size=4 * width)
     ),
-    tokens=st.integers(0, 2**64 - 1),
-    created=st.floats(0, 1e11),
+    tokens=st.integers(0, MAX_TOKENS),
+    created=st.floats(0, 1e11, exclude_min=True),
     estimated=st.booleans(),
     truncated=st.booleans(),
     fingerprint=fingerprints,
@@ -66,6 +67,20 @@ def test_the_longest_fingerprint_fits():
     """255 bytes, and an entry of any width beside it."""
     entry = Entry(bytes(4096), 1, created=NOW, fingerprint="ä" * 127 + "x", namespace=NAMESPACE)
     assert unpack(bytes(32), pack(bytes(32), entry), NAMESPACE) == entry
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"created": c} for c in (math.nan, math.inf, -math.inf, 0.0, -1.0)]
+    + [{"tokens": t} for t in (MAX_TOKENS + 1, 2**64 - 1)],
+)
+def test_figures_that_cannot_be_are_not_served(figures):
+    """Who can write into a store can write a sound checksum; ages and sums are made from these."""
+    entry = Entry(bytes(64), 1, created=NOW, namespace=NAMESPACE)
+    for name, value in figures.items():
+        setattr(entry, name, value)
+    with pytest.raises(CorruptRecordError, match="figures"):
+        unpack(bytes(32), pack(bytes(32), entry), NAMESPACE)
 
 
 def test_every_flipped_bit_is_seen():

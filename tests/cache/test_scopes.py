@@ -52,14 +52,15 @@ def said(tenant="tenant", model="m", **fact):
 
 @given(one=facts, other=facts, third=facts)
 def test_what_two_know_together_is_the_same_whoever_says_it_first(one, other, third):
-    """The larger of each, in any order, however often."""
+    """The larger of each, in any order, however often; a width is that of its generation."""
     both = one.joined(other)
     assert both.joined(third) == one.joined(other.joined(third))
     assert both == other.joined(one) == both.joined(one)
     assert one.joined(one) == one
     assert both.generation == max(one.generation, other.generation)
     assert both.before == max(one.before, other.before)
-    assert both.width in ({one.width, other.width} - {None} or {None})
+    newest = [fact.width for fact in (one, other) if fact.generation == both.generation]
+    assert both.width in ({*newest} - {None} or {None})
 
 
 @given(fact=facts)
@@ -222,10 +223,21 @@ def test_a_scope_that_nobody_holds_is_forgotten_and_what_is_known_of_it_is_not()
     del scope
     gc.collect()
     assert list(here) == []
-    assert here.learn(said(generation=4)) == []
+    assert here.learn(said(generation=4, width=8)) == []
     again = here.of("tenant", "identity", "m")
     assert again.place.namespace == namespace(ID, 4) != name
-    assert again.fact.width == 16
+    assert again.fact.width == 8
+
+
+def test_a_purge_makes_the_width_unknown():
+    """Another model may stand behind the name; two stores that know different things agree."""
+    here, scope = scopes(width=16)
+    here.learn(said(generation=1))
+    assert scope.fact.width is None
+    here.learn(said(width=16))
+    assert scope.fact.width is None
+    scope.widen(8)
+    assert dict(read_facts(dict(here.facts())))[ID].width == 8
 
 
 def test_names_of_clients_choosing_do_not_fill_the_memory():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cache.record import CorruptRecordError, unpack
-from gateway.cache.store import StoreError
+from gateway.cache.store import ForeignStoreError, StoreError
 from tests.cache.sqlite_files import Said, aside, excluded, locked, opened, query, start
 from tests.cache.store_contract import scanned
 from tests.cache.values import NAMESPACE, key, record
@@ -62,8 +62,16 @@ def older(path):
 
 
 def foreign(path):
-    path.unlink()
     query(path, "CREATE TABLE precious (thing)")
+
+
+def versioned(path):
+    query(path, "CREATE TABLE precious (thing)")
+    query(path, "PRAGMA user_version = 1")
+
+
+def device(path):
+    os.mkfifo(path)
 
 
 def without_a_table(path):
@@ -71,7 +79,7 @@ def without_a_table(path):
 
 
 @pytest.mark.parametrize(
-    "damage", [garbage, short, empty, text, overwritten, older, foreign, without_a_table]
+    "damage", [garbage, short, empty, text, overwritten, older, without_a_table]
 )
 def test_a_file_that_is_no_good_is_set_aside(path, damage):
     """It is kept as it was, the log says where, and the store begins anew, once for all."""
@@ -96,6 +104,25 @@ def test_a_file_that_is_no_good_is_set_aside(path, damage):
     assert kept.read_bytes() == content
     ((event, level, file),) = [(e["event"], e["level"], e["file"]) for e in said.events]
     assert (event, level, file) == ("cache file set aside", "error", str(kept))
+
+
+@pytest.mark.parametrize("what", [foreign, versioned, device])
+def test_what_was_never_a_store_is_left_alone(path, what):
+    """A slip in a path must not cost anybody a database, or a machine its devices."""
+    what(path)
+    before = path.stat()
+    found = {file.name for file in path.parent.iterdir()}
+
+    async def check():
+        async with opened(path) as store:
+            for verb in (store.get(NAMESPACE, [key(1)]), store.add(NAMESPACE, {key(1): b"new"})):
+                with pytest.raises(ForeignStoreError, match="name another"):
+                    await verb
+
+    asyncio.run(check())
+    after = path.stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    assert {file.name for file in path.parent.iterdir()} <= found | {"cache.db.lock"}
 
 
 def test_a_file_of_a_later_version_is_left_to_that_version(path):

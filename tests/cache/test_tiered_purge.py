@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from gateway.cache.scopes import read_facts
 from tests.cache.shelf import Shelf
-from tests.cache.worker import NOW, Clock, Worker, purge, settle, workers
+from tests.cache.worker import NOW, WIDTH, Clock, Worker, purge, settle, workers
 
 BY = pytest.mark.parametrize("before", [None, NOW + 10])
 
@@ -51,6 +52,20 @@ def test_what_waits_for_the_authority_is_purged_too(before):
         assert worker.recall("x") == [None]
         assert not any(shelf.values.values())
         assert (await worker.answer("x")).vector != first.vector
+
+    asyncio.run(scene())
+
+
+def test_a_store_knows_whose_entries_it_has_as_soon_as_it_has_them():
+    """Else who ends before the next meeting leaves what no purge can find."""
+
+    async def scene():
+        shelf = Shelf()
+        (one,) = await workers(1, shelf)
+        await one.answer("x")
+        await one.cache.aclose()
+        ((_, fact),) = read_facts(shelf.said)
+        assert (fact.tenant, fact.model, fact.width) == ("t", "m", WIDTH)
 
     asyncio.run(scene())
 

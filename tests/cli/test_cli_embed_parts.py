@@ -3,12 +3,14 @@
 import asyncio
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commands.aside import aside
+from gateway.commands.files import replacing
 from gateway.commands.progress import Progress
 from gateway.commands.texts import Form, Item, in_batches, read_items
 
@@ -91,3 +93,19 @@ def test_work_aside_raises_where_it_is_waited_for():
     asyncio.run(check())
     os.close(writing)
     os.close(reading)
+
+
+def test_whoever_writes_a_file_leaves_who_else_does_alone(tmp_path):
+    """All of them remove leftovers; none takes another's file for one, and one is the last."""
+    path = tmp_path / "out"
+
+    def write(number: int) -> None:
+        with replacing(path) as out:
+            out.write(b"%d" % number)
+
+    left = tmp_path / ".out.leftover.part"
+    left.touch()
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(write, range(400)))) == 400
+    assert 0 <= int(path.read_bytes()) < 400
+    assert list(tmp_path.iterdir()) == [path]

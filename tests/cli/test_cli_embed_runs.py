@@ -3,8 +3,13 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
+
+import httpx2
+import psutil
+import pytest
 
 from tests.cli.commands import gateway, started, write_config
 from tests.cli.lines import TEXTS, rows, written
@@ -149,3 +154,77 @@ def read_all(terminal: int) -> str:
         if not piece:
             return shown.decode()
         shown += piece
+
+
+def test_the_gateway_inside_works_for_nobody_else(config, fake_openai, tmp_path):
+    """While it runs, others on the machine can reach it, and it asks its upstream nothing."""
+    hang = Hang()
+    fake_openai.script(hang)
+    process = started("embed", "-c", config, "-m", "m", "-i", written(tmp_path, TEXTS))
+    try:
+        hang.reached.result(30)
+        (port,) = {
+            listening.laddr.port
+            for listening in psutil.Process(process.pid).net_connections("tcp")
+            if listening.status == psutil.CONN_LISTEN
+        }
+        for headers in ({}, {"authorization": "Bearer any"}):
+            body = {"model": "m", "input": "mine"}
+            address = f"http://127.0.0.1:{port}/v1/embeddings"
+            answer = httpx2.post(address, json=body, headers=headers, trust_env=False)
+            assert answer.status_code == 401
+    finally:
+        hang.release()
+        out, said = process.communicate(timeout=30)
+    assert (process.returncode, len(out.splitlines())) == (0, 50), said
+    assert "mine" not in fake_openai.texts
+
+
+def test_what_was_killed_leaves_nothing_for_ever(config, fake_openai, tmp_path):
+    """The next run for the same output removes its leftovers, and those of nobody who runs."""
+    out = tmp_path / "out" / "vectors.safetensors"
+    out.parent.mkdir()
+    strangers = [
+        ".vectors.safetensors.part",
+        ".vectors.safetensors.0123456.part",
+        ".vectors.safetensors.01234567.part.x",
+        ".other.safetensors.01234567.part",
+    ]
+    for name in strangers:
+        (out.parent / name).touch()
+    words = ["embed", "-c", config, "-m", "m", "-i", written(tmp_path, TEXTS), "-o", out]
+    left = []
+    for ending in (signal.SIGKILL, signal.SIGTERM):
+        hang = Hang()
+        fake_openai.script(hang)
+        process = started(*words)
+        try:
+            hang.reached.result(30)
+            (mine,) = {path.name for path in out.parent.iterdir()} - {*strangers, *left}
+            left.append(mine)
+            if ending == signal.SIGTERM:
+                gateway(*words)
+                there = {path.name for path in out.parent.iterdir()}
+                assert there == {*strangers, mine, out.name}
+            process.send_signal(ending)
+            process.communicate(timeout=30)
+        finally:
+            hang.release()
+            process.kill()
+            process.wait()
+    assert {path.name for path in out.parent.iterdir()} == {*strangers, out.name}
+
+
+@pytest.mark.parametrize("batch", [4, 100])
+def test_the_end_says_where_all_vectors_came_from(config, tmp_path, batch):
+    """The numbers add up: texts that stand there twice are neither kept nor made."""
+    words = ["embed", "-c", config, "-m", "m", "--batch", batch, "-o", tmp_path / "out", "-i"]
+    first = gateway(*words, written(tmp_path, TEXTS[:5])).stderr
+    assert "5 texts, 32 wide, " in first
+    assert ", 0 from the cache, 5 made -> " in first
+    texts = [*TEXTS[:5], "new", "new", *TEXTS[5:9], "new"]
+    said = gateway(*words, written(tmp_path, texts)).stderr
+    kept, twice, made = map(int, re.findall(r"(\d+) (?:from the cache|twice|made)", said))
+    assert (kept + twice, made) == (7, 5)
+    if batch == 100:
+        assert (kept, twice) == (5, 2)

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.cache.entry import Entry
-from gateway.cache.record import unpack
+from gateway.cache.record import MAX_TOKENS, unpack
 from gateway.cache.scopes import ScopeFact, namespace
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import SCOPE, TEXTS, at, contents, entries, fill, held, stats, wait_for_facts
@@ -69,6 +69,8 @@ ROWS = {
     "not a number": lambda t, _: t[f"{SCOPE}.vectors"].__setitem__((199, 1), np.nan),
     "infinite": lambda t, _: t[f"{SCOPE}.vectors"].__setitem__((0, 1), np.inf),
     "no time": lambda t, _: t[f"{SCOPE}.created"].__setitem__(7, np.nan),
+    "a time to come": lambda t, _: t[f"{SCOPE}.created"].__setitem__(7, 1e300),
+    "more tokens than any text": lambda t, _: t[f"{SCOPE}.tokens"].__setitem__(7, 2**63 - 1),
     "fewer tokens than none": lambda t, _: t[f"{SCOPE}.tokens"].__setitem__(7, -1),
     "unknown flags": lambda t, _: t[f"{SCOPE}.flags"].__setitem__(7, 4),
     "no such fingerprint": lambda t, _: t[f"{SCOPE}.fingerprints"].__setitem__(7, 1),
@@ -84,6 +86,19 @@ def test_nothing_of_a_broken_scope_is_imported(exported, other, change):
     assert done.stdout == "5 imported, 0 were there already\n"
     assert "left out: t, m: row " in done.stderr
     assert held(other) == {("u", "o", 0): 5}
+
+
+def test_a_scope_without_entries_says_nothing(exported, other):
+    """Not even how wide its vectors are: nobody could have others then."""
+
+    def empty(tensors, said):
+        for name in [name for name in tensors if name.startswith(SCOPE)]:
+            tensors[name] = tensors[name][:0]
+
+    edited(exported, empty)
+    done = gateway("cache", "import", exported, "-c", other)
+    assert done.stdout == "5 imported, 0 were there already\n"
+    assert [(one["tenant"], one["model"]) for one in stats(other)[0]["scopes"]] == [("u", "o")]
 
 
 FILES = {
@@ -187,7 +202,7 @@ RECORDS = st.dictionaries(
         lambda seed, tokens, created, estimated, truncated, fingerprint: (
             seed, tokens, created, estimated, truncated, fingerprint,
         ),
-        st.integers(0, 2**32), st.integers(0, 2**62), st.floats(1, 1e12),
+        st.integers(0, 2**32), st.integers(0, MAX_TOKENS), st.floats(1, 1.7e9),
         st.booleans(), st.booleans(), st.text(max_size=60),
     ),
     min_size=1, max_size=40,

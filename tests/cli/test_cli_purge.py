@@ -57,6 +57,8 @@ def test_an_older_than_purge_leaves_what_is_newer(config, gateway_for, fake_open
     calls = fake_openai.calls
     running.vectors(TEXTS[:1])
     assert fake_openai.calls == calls
+    done = gateway("cache", "purge", "--older-than", "400d", "--yes", "-c", config)
+    assert done.stdout == "sqlite: 0 entries removed\n"
     done = gateway("cache", "purge", "--older-than", "1ms", "--yes", "-c", config)
     assert done.stdout == "sqlite: 1 entries removed\n"
     running.vectors(TEXTS[:1])
@@ -92,11 +94,20 @@ def test_a_purge_shows_what_goes_and_asks(config):
         ([], "say what to purge"),
         (["--all", "--model", "m"], "leave out --model"),
         (["--older-than", "a while"], "must be a duration"),
+        (["--older-than", "0d"], "must be longer than 0"),
     ],
 )
 def test_a_purge_wants_to_be_told_what(config, words, said):
     """Usage errors have exit code 2."""
     assert said in gateway("cache", "purge", *words, "--yes", "-c", config, code=2).stderr
+
+
+def test_older_than_may_be_any_time(config):
+    """Also one before which nobody had a computer."""
+    fill(config, SCOPE, ScopeFact("t", "m", width=4), entries(3))
+    typed = ["--older-than", "999999999999d"]
+    refused = gateway("cache", "purge", *typed, "-c", config, code=1)
+    assert "what was made before 1970-01-01 00:00:00 UTC" in refused.stderr
 
 
 def test_a_purge_leaves_strangers_alone(config, tmp_path, fake_openai):

@@ -5,6 +5,7 @@ import sqlite3
 from gateway.cache.scopes import ScopeFact
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import SCOPE, TEXTS, at, entries, fill, held, stats, store_of, wait_for_facts
+from tests.permissions import permissions_hold
 from tests.redis_server import free_port
 
 KEYS = """
@@ -67,6 +68,35 @@ def test_stats_make_nothing(config):
     """A store that is not there yet is said to be missing, and is not there afterwards either."""
     assert "not there yet" in gateway("cache", "stats", "-c", config).stdout
     assert list(config.parent.iterdir()) == [config]
+
+
+def test_a_store_that_can_never_be_is_told(tmp_path, fake_openai):
+    """Nobody is promised that the gateway makes it."""
+    file = tmp_path / "file"
+    file.touch()
+    config = write_config(tmp_path / "c", fake_openai.base_url, at(file / "sub" / "cache.db"))
+    (store,) = stats(config, code=1)
+    assert (store["state"], "Not a directory" in store["why"]) == ("away", True)
+    for words in (["purge", "--all"], ["purge", "--all", "--yes"], ["export", tmp_path / "x"]):
+        refused = gateway("cache", *words, "-c", config, code=1).stderr
+        assert "cannot be looked at: Not a directory" in refused
+
+
+def test_a_store_that_this_user_cannot_make_is_told(tmp_path, fake_openai):
+    """Though there is none to look into; another user may be able to."""
+    place = tmp_path / "place"
+    place.mkdir(mode=0o500)
+    config = write_config(tmp_path / "c", fake_openai.base_url, at(place / "sub" / "cache.db"))
+    with permissions_hold():
+        (store,) = stats(config)
+        shown = gateway("cache", "stats", "-c", config).stdout
+    assert (store["state"], store["why"]) == (
+        "missing",
+        f"{place} cannot be written by who runs this",
+    )
+    assert f"not there yet; {place} cannot be written" in shown
+    place.chmod(0o700)
+    assert "the gateway makes it" in gateway("cache", "stats", "-c", config).stdout
 
 
 def test_stats_tell_of_a_store_that_is_away(tmp_path, fake_openai):
