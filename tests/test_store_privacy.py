@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 import stat
+import time
 from base64 import b64encode, urlsafe_b64encode
 from contextlib import closing
 from hashlib import blake2b, md5, sha1, sha256
@@ -28,6 +29,7 @@ CACHE_SECRET = "cache-secret-c4n4ry"
 ENVIRON = SECRETS | {"PASSWORD": PASSWORD, "CACHE_SECRET": CACHE_SECRET}
 SECRET = 'secret = "${env:CACHE_SECRET}"'
 FACTS = b"embgw:1:facts"
+PATIENCE = 10.0
 
 
 @pytest.fixture(params=["given", "made"])
@@ -199,9 +201,14 @@ def test_a_gateway_that_is_killed_leaves_nothing(gateway, toml, server, tmp_path
         body = {"model": "m", "input": [CANARY, "x"]}
         url = f"{served.base_url}/embeddings"
         assert httpx2.post(url, json=body, headers=BEARER).status_code == 200
+        log = tmp_path / "store" / "cache.db-wal"
+        # The file is the nearer store: it gets its copy behind the answer.
+        deadline = time.monotonic() + PATIENCE
+        while b"EGW1" not in log.read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.01)
         served.kill()
     left = files(tmp_path / "store")
-    assert b"EGW1" in left[tmp_path / "store" / "cache.db-wal"]
+    assert b"EGW1" in left[log]
     other = toml.replace("[cache]", '[cache]\nsecret = "${env:OTHER}"').replace(SECRET, "")
     with (
         pytest.raises(AssertionError, match="another secret") as refused,

@@ -257,7 +257,8 @@ class TieredCache:
     async def _tell(self, tier: Tier, facts: Mapping[str, bytes]) -> None:
         """Tell a store what it does not know of scopes."""
         try:
-            for name, fact in self.scopes.facts():
+            # All at once, as more may become known while a store is told.
+            for name, fact in list(self.scopes.facts()):
                 if name not in facts:
                     await tier.store.settle(name, fact)
                 elif facts[name] != fact:

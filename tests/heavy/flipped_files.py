@@ -215,7 +215,7 @@ def _tails(path: Path) -> list[Spot]:
 def destroy(files: Files, tally: Tally, *, seed: int) -> None:
     """Destroy the file in all ways there are: it is set aside, in one line, and begun anew."""
     chance = random.Random(seed)
-    for ruin in (_cut, _overwrite, _empty, _replace):
+    for ruin in (_cut, _overwrite, _empty):
         with files.gateway() as gateway:
             gateway.ask(_TEXTS)
         ruin(files.path, chance)
@@ -239,9 +239,3 @@ def _overwrite(path: Path, chance: random.Random) -> None:
 
 def _empty(path: Path, _: random.Random) -> None:
     os.truncate(path, 0)
-
-
-def _replace(path: Path, _: random.Random) -> None:
-    path.unlink()
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE others (one, two)")
