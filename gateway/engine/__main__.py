@@ -72,7 +72,7 @@ def _run(settings: Settings, log: Log) -> int:
     )
     threading.Thread(target=_watch_parent, args=(engine.journal,), daemon=True).start()
     with _listener(settings) as listener:
-        log.write("info", "ready", pid=os.getpid(), **engine.facts)
+        log.tell("info", "ready", pid=os.getpid(), **engine.facts)
         _serve(_Used(engine.app), listener, log, settings.idle)
     engine.close()
     return 0

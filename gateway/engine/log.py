@@ -29,8 +29,11 @@ class Log:
 
     def write(self, level: str, event: str, **fields: Any) -> None:
         """Write one line; a parent that no longer reads is no error."""
-        if not self.writes(level):
-            return
+        if self.writes(level):
+            self.tell(level, event, **fields)
+
+    def tell(self, level: str, event: str, **fields: Any) -> None:
+        """Write one line whatever the level: one that the parent waits for, not people."""
         line = msgspec.json.encode({"level": level, "event": event, **fields}) + b"\n"
         try:
             os.write(self._fd, line)

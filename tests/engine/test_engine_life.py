@@ -41,6 +41,12 @@ def test_socket_and_journal_are_private(start, models):
     assert [0o600, 0o600] == modes
 
 
+def test_the_parent_is_told_that_it_is_ready_at_any_level(start, models):
+    """And nothing else, where people want to hear of errors only."""
+    engine = start(models["encoder"], log_level="error")
+    assert ["ready"] == [line["event"] for line in engine.log]
+
+
 def test_sigterm_finishes_what_is_in_flight(start, models):
     """The answer still comes; the exit code is 0 and the socket is gone."""
     engine = start(models["slow"], contexts=1)
