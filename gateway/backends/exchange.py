@@ -22,6 +22,8 @@ INVALID = "its address or a header to send is not valid"
 
 _ANY_KIND = "the connection broke, or spoke no HTTP, before a whole answer was there"
 
+_CONTROLS = bytes(code for code in [*range(32), 127] if code != ord("\t"))
+
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """zlib's own flag for "look at the first bytes"."""
 
@@ -71,10 +73,14 @@ def outgoing(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def incoming(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return an answer's headers with lower-case names; repeated ones are joined by a comma."""
+    """Return an answer's headers with lower-case names; repeated ones are joined by a comma.
+
+    Without control characters: no header may have them (RFC 9110, 5.5), and some are passed on.
+    """
     headers: dict[str, str] = {}
     for raw_name, raw_value in raw:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name = raw_name.decode("latin-1").lower()
+        value = raw_value.translate(None, _CONTROLS).decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 

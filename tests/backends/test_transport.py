@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from gateway.errors import UpstreamError
+from gateway.errors import UpstreamConnectError, UpstreamError
 from tests.backends.sockets import CAP, OK, answer, listen, post
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,17 @@ async def test_request_and_answer_arrive_whole(make):
     assert b"authorization: bearer sk-secret-key" in lines
     assert b"host: 127.0.0.1:%d" % wire.port in lines
     assert body == b'{"input":"caf\xc3\xa9"}'
+
+
+async def test_no_header_brings_a_control_character(make):
+    """Clients let some through; a server that passes such a header on refuses to send it."""
+    said = b"HTTP/1.1 200 OK\r\nx-ratelimit-evil: a\x01b\tc\x7f\r\nContent-Length: 2\r\n\r\n{}"
+    async with listen(said) as wire:
+        try:
+            reply = await post(make(), wire.url)
+        except UpstreamConnectError:
+            return  # or the client takes it for no HTTP at all
+    assert reply.headers["x-ratelimit-evil"] == "ab\tc"
 
 
 async def test_defaults_go_out_and_give_way(make):
