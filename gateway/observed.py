@@ -3,10 +3,11 @@
 The straight line, the stores and the transports know nothing of it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Self, TypeVar
 
-from gateway.backends.transport import Reply, Transport
+from gateway.backends.transport import Opened, Reply, Transport
 from gateway.cache.keys import Key
 from gateway.cache.store import CacheStore, Namespace, StoreError, Usage
 from gateway.embedded import Embedded
@@ -14,6 +15,8 @@ from gateway.embeddings import CreatesEmbeddings
 from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
 from gateway.metrics import Metrics
 from gateway.types import Caller, EmbeddingRequest
+
+A = TypeVar("A", bound=Reply | Opened)
 
 
 class ObservedEmbeddings:
@@ -118,31 +121,88 @@ class ObservedTransport:
         timeout: float,  # noqa: ASYNC109
     ) -> Reply:
         """See Transport.send."""
-        began = self._clock()
-        outcome = "cancelled"
-        try:
-            reply = await self._inner.send(method, url, headers, body, timeout=timeout)
-            outcome = _outcome(reply.status)
-        except UpstreamTimeoutError:
-            outcome = "timeout"
-            raise
-        except UpstreamConnectError:
-            outcome = "connect"
-            raise
-        except UpstreamError:
-            outcome = "bad_answer"
-            raise
-        finally:
-            self._seconds.observe(self._clock() - began)
-            if outcome == "ok":
-                self._ok.inc()
-            else:
-                self._calls.labels(self._upstream, outcome).inc()
-        return reply
+        return await self._watched(self._inner.send(method, url, headers, body, timeout=timeout))
+
+    async def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        silence: float,
+    ) -> Opened:
+        """See Transport.open; the time is that until the answer's headers."""
+        answer = await self._watched(
+            self._inner.open(method, url, headers, body, timeout=timeout, silence=silence)
+        )
+        return ObservedAnswer(answer, self._count)
 
     async def aclose(self) -> None:
         """See Transport.aclose."""
         await self._inner.aclose()
+
+    async def _watched(self, call: Awaitable[A]) -> A:
+        began = self._clock()
+        outcome = "cancelled"
+        try:
+            answer = await call
+            outcome = _outcome(answer.status)
+        except UpstreamError as error:
+            outcome = _failure(error)
+            raise
+        finally:
+            self._seconds.observe(self._clock() - began)
+            self._count(outcome)
+        return answer
+
+    def _count(self, outcome: str) -> None:
+        if outcome == "ok":
+            self._ok.inc()
+        else:
+            self._calls.labels(self._upstream, outcome).inc()
+
+
+class ObservedAnswer:
+    """An open answer, watched: one that breaks counts once more, by how it broke."""
+
+    __slots__ = ("_answer", "_count", "_pieces", "headers", "status")
+
+    def __init__(self, answer: Opened, count: Callable[[str], None]) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._answer = answer
+        self._pieces = aiter(answer)
+        self._count = count
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except UpstreamError as error:
+            self._count(_failure(error))
+            raise
+
+    async def read(self) -> bytes:
+        """See Opened.read."""
+        try:
+            return await self._answer.read()
+        except UpstreamError as error:
+            self._count(_failure(error))
+            raise
+
+    async def aclose(self) -> None:
+        """See Opened.aclose."""
+        await self._answer.aclose()
+
+
+def _failure(error: UpstreamError) -> str:
+    if isinstance(error, UpstreamTimeoutError):
+        return "timeout"
+    return "connect" if isinstance(error, UpstreamConnectError) else "bad_answer"
 
 
 def _outcome(status: int) -> str:

@@ -1,4 +1,4 @@
-"""A fake OpenAI: the embeddings half of its API, served by a real uvicorn on a real socket.
+"""A fake OpenAI: embeddings and chats, served by a real uvicorn on a real socket.
 
     fake = FakeOpenAI()
     with serve(fake):
@@ -6,7 +6,8 @@
 
 It behaves as documented until told otherwise: `script(*behaviours)` for the next calls, one each,
 or `always(behaviour)` (see `upstream_behaviours`); `flavour` makes it another kind of server (see
-`upstream_flavours`). It knows nothing of the gateway.
+`upstream_flavours`). Chats are the business of `fake.chat` (see `upstream_chat`). It knows nothing
+of the gateway.
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tests.served import serve
+from tests.upstream_chat import FakeChat
 from tests.upstream_flavours import FLAVOURS, Flavour, RefusalError, limit_headers
 
 __all__ = ["Behaviour", "Exchange", "FakeOpenAI", "Item", "Request", "serve"]
@@ -103,6 +105,7 @@ class FakeOpenAI:
     """Body fields beyond OpenAI's that are no mistake."""
     flavour: str = "openai"
     base_url: str = ""
+    chat: FakeChat = field(default_factory=FakeChat)
     _requests: list[Request] = field(default_factory=list)
     _scripted: deque[Behaviour] = field(default_factory=deque)
     _always: Behaviour | None = None
@@ -150,6 +153,7 @@ class FakeOpenAI:
             self._requests.clear()
             self._scripted.clear()
             self._always = None
+        self.chat.forget()
 
     def served_at(self, address: str) -> None:
         """Take the address in; `serve` calls this."""
@@ -165,13 +169,18 @@ class FakeOpenAI:
             number = len(self._requests)
             behaviour = self._behaviour(request)
             self._changed.notify_all()
+        flavour = FLAVOURS[self.flavour]
+        headers = limit_headers(number) | flavour.headers
+        if request.path.endswith("/chat/completions") and self._is_welcome(request):
+            await self.chat.answer(request, headers, flavour, self.models, scope, receive, send)
+            return
         exchange = Exchange(
             request=request,
             items=[],
             answer={},
             base64=False,
-            headers=limit_headers(number) | FLAVOURS[self.flavour].headers,
-            flavour=FLAVOURS[self.flavour],
+            headers=headers,
+            flavour=flavour,
             gone=lambda: _gone(receive),
         )
         try:
@@ -187,9 +196,12 @@ class FakeOpenAI:
             return None
         return self._scripted.popleft() if self._scripted else self._always
 
+    def _is_welcome(self, request: Request) -> bool:
+        return not self.key or request.headers.get("authorization") == f"Bearer {self.key}"
+
     def _answer(self, exchange: Exchange) -> None:
         request, flavour = exchange.request, exchange.flavour
-        if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
+        if not self._is_welcome(request):
             raise flavour.unauthorized(request.headers.get("authorization", ""))
         match (request.method, request.path.removeprefix("/v1")):
             case ("GET", "/models"):

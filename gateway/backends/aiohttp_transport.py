@@ -13,19 +13,19 @@ from functools import lru_cache
 import aiohttp
 from yarl import URL
 
+from gateway.backends.calls import Calls, opened, read_reply
 from gateway.backends.exchange import (
     INVALID,
-    Body,
-    Calls,
+    Opened,
     Reply,
     broken,
-    closing,
     incoming,
     late,
     outgoing,
     unreachable,
 )
 from gateway.backends.reach import KEEPALIVE, TransportSettings, bare, proxy_for, tls_context
+from gateway.errors import UpstreamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class AiohttpTransport:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | None = None
-        self._calls = Calls()
+        # TimeoutError is an OSError.
+        self._calls = Calls((aiohttp.ClientError, OSError, ValueError), _explain)
         # Parsing a URL costs as much as everything else we do here. Bounded, because a model's
         # name may be part of one.
         self._target = lru_cache(maxsize=256)(self._aim)
@@ -59,28 +60,29 @@ class AiohttpTransport:
         timeout: float,  # noqa: ASYNC109  # see Transport.send
     ) -> Reply:
         """See Transport.send."""
-        # Failures leave without their context: the library's own words may hold credentials.
-        try:
-            # Rather than aiohttp's own total, which rounds up to whole seconds.
-            async with asyncio.timeout(timeout) as limit:
-                self._calls.begin(limit)
-                try:
-                    return await self._exchange(method, url, headers, body)
-                finally:
-                    self._calls.end(limit)
-        except aiohttp.ConnectionTimeoutError:
-            failure = late(connected=False)
-        except TimeoutError:
-            failure = closing() if self._calls.closed else late(connected=True)
-        except aiohttp.ClientHttpProxyError:
-            failure = unreachable("the proxy refused to connect")
-        except aiohttp.InvalidURL:
-            failure = unreachable(INVALID)
-        except (aiohttp.ClientError, OSError) as error:
-            failure = broken(error)
-        except ValueError:
-            failure = unreachable(INVALID)
-        raise failure from None
+
+        async def exchange() -> Reply:
+            source = await self._request(method, url, headers, body)
+            return await read_reply(source, self._settings.max_answer)
+
+        return await self._calls.bounded(exchange, timeout, late)
+
+    async def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        timeout: float,  # noqa: ASYNC109  # see Transport.open
+        silence: float,
+    ) -> Opened:
+        """See Transport.open."""
+        source = await self._calls.bounded(
+            lambda: self._request(method, url, headers, body), timeout, late
+        )
+        limit = self._settings.max_answer
+        return await opened(source, self._calls, limit=limit, silence=silence)
 
     async def aclose(self) -> None:
         """See Transport.aclose."""
@@ -88,9 +90,9 @@ class AiohttpTransport:
         if self._session is not None:
             await self._session.close()
 
-    async def _exchange(
+    async def _request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Reply:
+    ) -> "_Source":
         session = self._session or self._open()
         target = self._target(url)
         response = await session.request(
@@ -102,16 +104,7 @@ class AiohttpTransport:
             proxy=target.proxy,
             ssl=target.ssl,
         )
-        try:
-            answered = incoming(response.raw_headers)
-            received = Body(answered, self._settings.max_answer)
-            while chunk := await response.content.readany():
-                received.feed(chunk)
-            return Reply(response.status, answered, received.finish())
-        finally:
-            # A body read to its end has given its connection back to the pool already.
-            if not response.closed:
-                response.close()
+        return _Source(response)
 
     def _open(self) -> aiohttp.ClientSession:
         settings = self._settings
@@ -144,3 +137,56 @@ class AiohttpTransport:
         if self._tls is None:
             self._tls = tls_context(self._settings.ca_file, ssl.get_default_verify_paths())
         return self._tls
+
+
+class _Source:
+    """See calls.Source."""
+
+    __slots__ = ("_closed", "_content", "_response", "headers", "next", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = incoming(response.raw_headers)
+        self.next = response.content.readany
+        self._content = response.content
+        self._response = response
+        # aiohttp hangs up on a body that breaks HTTP's rules, and leaves whoever reads it waiting.
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        self._closed = None if protocol is None else protocol.closed
+        if self._closed is not None:
+            # One for each connection, or asyncio would log how it ended.
+            self._closed.remove_done_callback(_heard)
+            self._closed.add_done_callback(_heard)
+            self._closed.add_done_callback(self._lost)
+
+    async def close(self) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._lost)
+        # A body read to its end has given its connection back to the pool already.
+        if not self._response.closed:
+            self._response.close()
+
+    def _lost(self, _: object) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError())
+
+
+def _heard(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
+
+
+def _explain(error: Exception) -> UpstreamError | None:
+    """Return what a failure of aiohttp means; None where time has run out."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return late(connected=False)
+    if isinstance(error, TimeoutError):
+        return None
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return unreachable("the proxy refused to connect")
+    if isinstance(error, aiohttp.InvalidURL):
+        return unreachable(INVALID)
+    if isinstance(error, (aiohttp.ClientError, OSError)):
+        return broken(error)
+    return unreachable(INVALID)

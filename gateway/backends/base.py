@@ -1,8 +1,10 @@
-"""What the core asks of whoever makes vectors."""
+"""What the core asks of whoever makes vectors and answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from gateway.backends.exchange import Opened, Reply
+from gateway.errors import GatewayError
 from gateway.types import ModelInfo, RawEmbeddings, Text
 
 
@@ -47,4 +49,38 @@ class EmbeddingBackend(Protocol):
 
     async def aclose(self) -> None:
         """Close connections."""
+        ...
+
+
+class ChatBackend(Protocol):
+    """An upstream that chats. Deadlines are times of the event loop's clock, in seconds."""
+
+    name: str
+
+    async def chat(
+        self,
+        body: bytes,
+        *,
+        stream: bool,
+        quotable: Sequence[str],
+        deadline: float,
+        silence: float,
+    ) -> Opened:
+        """Post a chat; return its answer, of a status that means success, when its headers come.
+
+        It may be JSON although `stream` says that events were asked for. It has a place at the
+        upstream until it is read to its end, broken or closed. `deadline` bounds the time until
+        its headers; `silence`, in seconds, the wait for each of its pieces.
+
+        Asked again are a connection that failed, 429 and 503, as long as no answer came. Raises
+        gateway.errors: 4xx where the request is at fault, in the upstream's words without what it
+        quotes of the `quotable` texts; UpstreamError and its kin elsewhere.
+        """
+        ...
+
+    def refused(self, reply: Reply, quotable: Sequence[str]) -> GatewayError:
+        """Return what an error means that came under a good status, as `chat` raises it.
+
+        `reply` has the error as its body, and the status that it amounts to.
+        """
         ...

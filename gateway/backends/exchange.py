@@ -1,16 +1,13 @@
 """One HTTP exchange as a backend sees it, and the rules that every client keeps.
 
-What goes out beside the caller's headers, how large an answer may grow, how calls end when the
-transport is closed, and what a broken exchange is called. It imports no HTTP library, opens no
-socket, and does not know the way to an upstream.
+What goes out beside the caller's headers, what comes back, and what a broken exchange is called.
+It imports no HTTP library, opens no socket, and does not know the way to an upstream.
 """
 
-import asyncio
 import os
 import socket
 import ssl
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,9 +21,6 @@ _ANY_KIND = "the connection broke, or spoke no HTTP, before a whole answer was t
 
 _CONTROLS = bytes(code for code in [*range(32), 127] if code != ord("\t"))
 
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-"""zlib's own flag for "look at the first bytes"."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -38,8 +32,45 @@ class Reply:
     body: bytes = field(repr=False)
 
 
+class Opened(Protocol):
+    """An answer whose headers are there and whose body is still coming; for one reader.
+
+    A failure while reading, and cancelling who reads, close the connection at once. After that,
+    and after `aclose`, reading on raises UpstreamConnectError.
+    """
+
+    @property
+    def status(self) -> int:
+        """The status, whatever it is."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """All of the upstream's headers, with lower-case names."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return the body's pieces as they arrive, decoded and never empty.
+
+        Raises as `Transport.send` does: UpstreamConnectError where the body is cut,
+        UpstreamTimeoutError where it is silent for too long. Its size is not bounded.
+        """
+        ...
+
+    async def read(self) -> bytes:
+        """Return the whole body; raises as `Transport.send` does, also where it is too large."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection at once unless the body was read to its end; twice is harmless.
+
+        Who reads meanwhile gets an UpstreamConnectError.
+        """
+        ...
+
+
 class Transport(Protocol):
-    """Sends one request and brings back the whole answer. Safe for many calls at a time."""
+    """Sends requests and brings back the answers. Safe for many calls at a time."""
 
     async def send(
         self,
@@ -62,8 +93,26 @@ class Transport(Protocol):
         """
         ...
 
+    async def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        timeout: float,  # noqa: ASYNC109  # one clock until the answer's headers
+        silence: float,
+    ) -> Opened:
+        """Return the answer when its headers are there; close it, or read it to its end.
+
+        `timeout` is in seconds and covers name, connection, pool and request; `silence` is the
+        longest time, in seconds, between the headers and the first piece, and between two pieces.
+        All else is as for `send`.
+        """
+        ...
+
     async def aclose(self) -> None:
-        """Close every connection; calls on their way end with UpstreamConnectError."""
+        """Close every connection; calls and open answers end with UpstreamConnectError."""
         ...
 
 
@@ -85,100 +134,13 @@ def incoming(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-class Calls:
-    """The calls under way on one transport, so that closing it can end them all."""
-
-    __slots__ = ("_idle", "_limits", "closed")
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._limits: set[asyncio.Timeout] = set()
-        self._idle = asyncio.Event()
-
-    def begin(self, limit: asyncio.Timeout) -> None:
-        """Count a call in, known by the timeout that bounds it; refused once closed."""
-        if self.closed:
-            raise closing()
-        self._limits.add(limit)
-
-    def end(self, limit: asyncio.Timeout) -> None:
-        """Count it out."""
-        self._limits.discard(limit)
-        if self.closed and not self._limits:
-            self._idle.set()
-
-    async def close(self) -> None:
-        """Let the time of every call run out now, and return when the last one has ended."""
-        self.closed = True
-        now = asyncio.get_running_loop().time()
-        for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(now)
-        if self._limits:
-            await self._idle.wait()
-
-
-class Body:
-    """Collects an answer's body as it comes, decoded, and never more than `limit` bytes of it."""
-
-    __slots__ = ("_inflater", "_limit", "_parts", "_size")
-
-    def __init__(self, headers: Mapping[str, str], limit: int) -> None:
-        """Raise UpstreamError where the headers already say that the body cannot be used."""
-        encoding = headers.get("content-encoding", "").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise _undecodable("is compressed in a way that was not asked for")
-        plain = encoding in ("", "identity")
-        self._inflater = None if plain else zlib.decompressobj(_GZIP_OR_ZLIB)
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        declared = headers.get("content-length", "")
-        # Before anything is read: what is this long compressed is longer decoded.
-        if declared.isascii() and declared.isdigit() and int(declared) > limit:
-            raise self._too_large()
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes off the wire; raises UpstreamError over the limit or if corrupt."""
-        if self._inflater is None:
-            self._keep(chunk)
-            return
-        if self._inflater.eof:
-            raise _undecodable("goes on after its compressed data has ended")
-        try:
-            # One byte more than may come, so that a bomb is noticed and never unfolded.
-            self._keep(self._inflater.decompress(chunk, self._limit - self._size + 1))
-        except zlib.error:
-            raise _undecodable("is said to be compressed, and is not") from None
-        if self._inflater.unused_data:
-            raise _undecodable("goes on after its compressed data has ended")
-
-    def finish(self) -> bytes:
-        """Return the whole body; raises UpstreamError where the compressed data stops short."""
-        if self._inflater is not None and self._parts and not self._inflater.eof:
-            raise _undecodable("stops in the middle of its compressed data")
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-    def _keep(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > self._limit:
-            raise self._too_large()
-        self._parts.append(part)
-
-    def _too_large(self) -> UpstreamError:
-        return UpstreamError(
-            f"The upstream's answer is larger than the {self._limit} bytes the gateway reads.",
-            code="upstream_answer_too_large",
-        )
-
-
 def unreachable(kind: str) -> UpstreamError:
     """Return the UpstreamConnectError for an exchange that had no whole answer."""
     return UpstreamConnectError(f"The upstream could not be reached: {kind}.")
 
 
 def closing() -> UpstreamError:
-    """Return the error for a call on a transport that is being closed, or has been."""
+    """Return the error for a call on a transport, or an answer, that is or was being closed."""
     return unreachable("the gateway is closing its connections")
 
 
@@ -190,13 +152,23 @@ def broken(error: BaseException) -> UpstreamError:
     return unreachable(next(filter(None, map(_kind, _causes(error))), _ANY_KIND))
 
 
-def late(*, connected: bool) -> UpstreamError:
+def late(*, connected: bool = True) -> UpstreamError:
     """Return the UpstreamTimeoutError for a call that ran out of time."""
     if connected:
         return UpstreamTimeoutError("The upstream did not answer in time.")
     return UpstreamTimeoutError(
         "The upstream could not be reached in time.", code="upstream_connect_timeout"
     )
+
+
+def silent() -> UpstreamError:
+    """Return the UpstreamTimeoutError for an answer that was begun and not gone on with."""
+    return UpstreamTimeoutError("The upstream fell silent in the middle of its answer.")
+
+
+def undecodable(what: str) -> UpstreamError:
+    """Return the error for an answer that is not encoded as its headers say."""
+    return UpstreamError(f"The upstream's answer {what}.", code="upstream_answer_encoding")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -225,7 +197,3 @@ def _kind(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return None
-
-
-def _undecodable(what: str) -> UpstreamError:
-    return UpstreamError(f"The upstream's answer {what}.", code="upstream_answer_encoding")

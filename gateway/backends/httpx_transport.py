@@ -4,28 +4,26 @@ It uses httpx2's own transport layer below its client, which would add cookies, 
 of its own choosing and a log line with the address. It knows addresses, headers and bytes.
 """
 
-import asyncio
 import ssl
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 
 import httpx2
 
+from gateway.backends.calls import Calls, opened, read_reply
 from gateway.backends.exchange import (
     INVALID,
-    Body,
-    Calls,
+    Opened,
     Reply,
     broken,
-    closing,
     incoming,
     late,
     outgoing,
     unreachable,
 )
 from gateway.backends.reach import KEEPALIVE, TransportSettings, bare, proxy_for, tls_context
+from gateway.errors import UpstreamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,9 @@ class HttpxTransport:
         self._settings = settings
         self._pools: dict[tuple[str | None, str], httpx2.AsyncHTTPTransport] = {}
         self._tls: ssl.SSLContext | None = None
-        self._calls = Calls()
+        # TimeoutError is an OSError.
+        failures = (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError)
+        self._calls = Calls(failures, _explain)
         self._target = lru_cache(maxsize=256)(self._aim)
 
     async def send(
@@ -56,25 +56,29 @@ class HttpxTransport:
         timeout: float,  # noqa: ASYNC109  # see Transport.send
     ) -> Reply:
         """See Transport.send."""
-        # Failures leave without their context: the library's own words may hold credentials.
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                self._calls.begin(limit)
-                try:
-                    return await self._exchange(method, url, headers, body)
-                finally:
-                    self._calls.end(limit)
-        except httpx2.ConnectTimeout:
-            failure = late(connected=False)
-        except (httpx2.TimeoutException, TimeoutError):
-            failure = closing() if self._calls.closed else late(connected=True)
-        except httpx2.ProxyError:
-            failure = unreachable("the proxy refused to connect")
-        except (httpx2.InvalidURL, httpx2.LocalProtocolError, ValueError):
-            failure = unreachable(INVALID)
-        except (httpx2.TransportError, OSError) as error:
-            failure = broken(error)
-        raise failure from None
+
+        async def exchange() -> Reply:
+            source = await self._request(method, url, headers, body)
+            return await read_reply(source, self._settings.max_answer)
+
+        return await self._calls.bounded(exchange, timeout, late)
+
+    async def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        timeout: float,  # noqa: ASYNC109  # see Transport.open
+        silence: float,
+    ) -> Opened:
+        """See Transport.open."""
+        source = await self._calls.bounded(
+            lambda: self._request(method, url, headers, body), timeout, late
+        )
+        limit = self._settings.max_answer
+        return await opened(source, self._calls, limit=limit, silence=silence)
 
     async def aclose(self) -> None:
         """See Transport.aclose."""
@@ -82,9 +86,9 @@ class HttpxTransport:
         for pool in self._pools.values():
             await pool.aclose()
 
-    async def _exchange(
+    async def _request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Reply:
+    ) -> "_Source":
         target = self._target(url)
         request = httpx2.Request(
             method,
@@ -93,16 +97,7 @@ class HttpxTransport:
             content=body,
             extensions={"timeout": {"connect": self._settings.connect_timeout}},
         )
-        response = await target.pool.handle_async_request(request)
-        try:
-            answered = incoming(response.headers.raw)
-            received = Body(answered, self._settings.max_answer)
-            async with aclosing(response.aiter_raw()) as chunks:
-                async for chunk in chunks:
-                    received.feed(chunk)
-            return Reply(response.status_code, answered, received.finish())
-        finally:
-            await response.aclose()
+        return _Source(await target.pool.handle_async_request(request))
 
     def _aim(self, address: str) -> _Target:
         address = bare(address)
@@ -133,3 +128,42 @@ class HttpxTransport:
         if self._tls is None:
             self._tls = tls_context(self._settings.ca_file, ssl.get_default_verify_paths())
         return self._tls
+
+
+class _Source:
+    """See calls.Source."""
+
+    __slots__ = ("_chunks", "_reading", "_response", "headers", "status")
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = incoming(response.headers.raw)
+        self._response = response
+        self._chunks = response.aiter_raw()
+        self._reading = False
+
+    async def next(self) -> bytes:
+        self._reading = True
+        try:
+            return await anext(self._chunks, b"")
+        finally:
+            self._reading = False
+
+    async def close(self) -> None:
+        # A generator cannot be closed while somebody waits in it; closing the response ends both.
+        if not self._reading:
+            await self._chunks.aclose()
+        await self._response.aclose()
+
+
+def _explain(error: Exception) -> UpstreamError | None:
+    """Return what a failure of httpx2 means; None where time has run out."""
+    if isinstance(error, httpx2.ConnectTimeout):
+        return late(connected=False)
+    if isinstance(error, (httpx2.TimeoutException, TimeoutError)):
+        return None
+    if isinstance(error, httpx2.ProxyError):
+        return unreachable("the proxy refused to connect")
+    if isinstance(error, (httpx2.InvalidURL, httpx2.LocalProtocolError, ValueError)):
+        return unreachable(INVALID)
+    return broken(error)

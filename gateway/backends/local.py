@@ -2,7 +2,8 @@
 
 Whoever started the engine (gateway.engines) keeps its listening socket open while the process is
 replaced, so a call that finds the engine gone waits for the next one. A call that was cut in the
-middle is sent again until the request's deadline: embedding twice does no harm.
+middle is sent again until the request's deadline: embedding twice does no harm, and of a chat
+nothing was told yet.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import msgspec
 
 from gateway.backends.failures import Failure
 from gateway.backends.openai import Endpoint, OpenAIBackend
-from gateway.backends.transport import Reply, Transport
+from gateway.backends.transport import Opened, Reply, Transport
 from gateway.errors import (
     GatewayError,
     InvalidInputError,
@@ -38,12 +39,13 @@ enough that little is lost with an engine that dies and that others' texts come 
 class EngineFacts(msgspec.Struct, frozen=True):
     """What an engine says of the model that it has loaded."""
 
-    width: int
     context: int
-    """Tokens of the longest text it takes."""
-    pooling: str
+    """Tokens of the longest text it takes, or of the longest chat."""
     contexts: int
-    """Texts it decodes at a time."""
+    """Texts or chats it decodes at a time."""
+    width: int | None = None
+    """Of its vectors; one that chats has none."""
+    pooling: str | None = None
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
 
 class LocalBackend:
-    """Embeds by an engine process; see OpenAIBackend for how a call is made."""
+    """Embeds or chats by an engine process; see Upstream for how a call is made."""
 
     max_batch_bytes = PART_BYTES
 
@@ -106,6 +108,28 @@ class LocalBackend:
             ),
             deadline,
         )
+
+    async def chat(
+        self,
+        body: bytes,
+        *,
+        stream: bool,
+        quotable: Sequence[str],
+        deadline: float,
+        silence: float,
+    ) -> Opened:
+        """See ChatBackend.chat; sent again to the next engine as long as no headers came."""
+        del quotable  # our own engine quotes nothing
+        return await self._patiently(
+            lambda: self._calls.chat(
+                body, stream=stream, quotable=(), deadline=deadline, silence=silence
+            ),
+            deadline,
+        )
+
+    def refused(self, reply: Reply, quotable: Sequence[str]) -> GatewayError:
+        """See ChatBackend.refused."""
+        return self._calls.refused(reply, quotable)
 
     async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int]:
         """Return the tokens that each text has in the model's own vocabulary, specials included."""
@@ -194,8 +218,9 @@ class _EngineErrorBody(msgspec.Struct):
     error: _EngineError
 
 
-def read_engine_failure(reply: Reply, upstream: str) -> Failure | None:
+def read_engine_failure(reply: Reply, upstream: str, field: str) -> Failure | None:
     """Return what an engine's answer means; it speaks our own errors, with `item` beside them."""
+    del field  # it names fields itself
     if reply.status == 200:
         return None
     try:

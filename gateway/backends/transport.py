@@ -6,10 +6,10 @@ installed (extra `fast`), httpx2 always there; both keep one contract and pass o
 
 from importlib.util import find_spec
 
-from gateway.backends.exchange import Reply, Transport
+from gateway.backends.exchange import Opened, Reply, Transport
 from gateway.backends.reach import TransportSettings
 
-__all__ = ["Reply", "Transport", "TransportSettings", "open_transport"]
+__all__ = ["Opened", "Reply", "Transport", "TransportSettings", "open_transport"]
 
 
 def open_transport(settings: TransportSettings) -> Transport:

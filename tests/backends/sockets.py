@@ -100,6 +100,19 @@ async def post(transport, url, body=b"{}", timeout=10.0):
     return await transport.send("POST", url, HEADERS, body, timeout=timeout)
 
 
+async def opening(transport, url, body=b"{}", timeout=10.0, silence=10.0):
+    """Open an answer through a transport."""
+    return await transport.open("POST", url, HEADERS, body, timeout=timeout, silence=silence)
+
+
+BEGUN = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data):
+    """Return the bytes of one chunk of a body begun with BEGUN; an empty one ends it."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
 def answer(body, *headers):
     """Return the bytes of a 200 with these header lines."""
     head = [b"HTTP/1.1 200 OK", b"content-length: %d" % len(body), *headers]

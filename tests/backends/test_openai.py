@@ -108,10 +108,11 @@ def test_calls_beyond_the_places_wait_for_one():
 
     async def scene():
         first = asyncio.Event()
-        of = backend(Played(first, OK, UpstreamTimeoutError("m"), OK), concurrency=1)
+        played = Played(first, OK, UpstreamTimeoutError("m"), OK)
+        of = backend(played, concurrency=1)
         holding, waiting = asyncio.ensure_future(call(of)), asyncio.ensure_future(call(of))
         await asyncio.sleep(0.01)
-        assert len(of._transport.sent) == 1
+        assert len(played.sent) == 1
         holding.cancel()
         assert await waiting is OK
         with pytest.raises(UpstreamTimeoutError):
