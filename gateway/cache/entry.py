@@ -1,4 +1,4 @@
-"""What is kept for a text: its vector, what it cost, and the forms it leaves in."""
+"""What is kept under a key: a text's vector and the forms it leaves in, or the answer to a chat."""
 
 import msgspec
 
@@ -9,8 +9,10 @@ _OVERHEAD = 400
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One text's vector. Immutable but for the rendered forms, which are made at most once, and for
-    whether it is shared.
+    """One text's vector, or one chat's answer: then there is no vector, and its width is 0.
+
+    Immutable but for the rendered forms, which are made at most once, and for what is said of where
+    it is kept.
 
     Outside the garbage collector's sight, as it refers to nothing that could refer back: with
     100,000 kept, looking through them made pauses of 150 ms.
@@ -33,18 +35,22 @@ class Entry(msgspec.Struct, gc=False):
     shared: bool = True
     """False while another worker or replica may have another vector, as the store that they share
     is away; for ever, if that one had one by then."""
+    memory_only: bool = False
+    """Whether a cache without stores keeps it: then no other with the same memory may store it."""
+    sealed: bytes = b""
+    """The answer to a chat, as cache.seal made it; it lies open only where it is memory_only."""
     base64: bytes | None = None
     floats: bytes | None = None
 
     @property
     def width(self) -> int:
-        """Components of the full vector."""
+        """Components of the full vector; 0 for what has none."""
         return len(self.vector) // 4
 
     @property
     def size(self) -> int:
         """Bytes of memory this entry takes, rendered forms included."""
-        size = _OVERHEAD + len(self.vector)
+        size = _OVERHEAD + len(self.vector) + len(self.sealed)
         if self.base64 is not None:
             size += len(self.base64)
         if self.floats is not None:

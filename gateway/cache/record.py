@@ -3,6 +3,9 @@
     magic 4 | flags 1 | fingerprint's length 1 | 0 2 | width 4 | tokens 8 | created 8 | key 32
     | fingerprint | vector: width little-endian float32 | BLAKE2b-128 of all before
 
+Where a flag says that it is the answer to a chat, the width is 0, and what was sealed is in the
+vector's place: all that is left, a byte at least.
+
 The key is in it so that a value under a wrong key, however it came there, is never served.
 """
 
@@ -17,7 +20,7 @@ from gateway.cache.store import Namespace
 _MAGIC = b"EGW1"
 _HEADER = Struct("<4sBBHIQd32s")
 _CHECK = 16
-_ESTIMATED, _TRUNCATED = 1, 2
+_ESTIMATED, _TRUNCATED, _SEALED = 1, 2, 4
 MAX_TOKENS = 10**9
 """More than any text has."""
 _CREATED = Struct("<d")
@@ -34,10 +37,11 @@ def pack(key: Key, entry: Entry) -> bytes:
     """Return the entry as bytes; its fingerprint may have 255 bytes."""
     fingerprint = entry.fingerprint.encode()
     flags = _ESTIMATED * entry.estimated | _TRUNCATED * entry.truncated
+    flags |= _SEALED * bool(entry.sealed)
     head = _HEADER.pack(
         _MAGIC, flags, len(fingerprint), 0, entry.width, entry.tokens, entry.created, key
     )
-    body = head + fingerprint + entry.vector
+    body = head + fingerprint + (entry.sealed or entry.vector)
     return body + _checksum(body)
 
 
@@ -56,8 +60,10 @@ def unpack(key: Key, record: bytes, namespace: Namespace) -> Entry:
         raise CorruptRecordError("it belongs to another key")
     if not 0 < created < inf or tokens > MAX_TOKENS:
         raise CorruptRecordError("its figures cannot be")
-    vector = body[HEADER_BYTES + length :]
-    if len(vector) != 4 * width:
+    vector, sealed = body[HEADER_BYTES + length :], b""
+    if flags & _SEALED:
+        vector, sealed = sealed, vector
+    if len(vector) != 4 * width or bool(sealed) != bool(flags & _SEALED):
         raise CorruptRecordError("its length is wrong")
     try:
         fingerprint = body[HEADER_BYTES : HEADER_BYTES + length].decode()
@@ -71,6 +77,7 @@ def unpack(key: Key, record: bytes, namespace: Namespace) -> Entry:
         truncated=bool(flags & _TRUNCATED),
         fingerprint=fingerprint,
         namespace=namespace,
+        sealed=sealed,
     )
 
 

@@ -1,13 +1,15 @@
-"""Whose vectors: one scope for each tenant and model identity, with what the stores know of it.
+"""Whose entries: one scope for each tenant and model identity, with what the stores know of it.
 
 Stores keep a fact for each scope: its generation, a moment before which its entries count as
-purged, and its vectors' width. All of these only ever grow or get known, so workers, replicas and
-stores that know different things agree by taking the larger of each, in whatever order they meet.
+purged, its vectors' width, and the fingerprints of those who answered its chats. All of these only
+ever grow or get known, so workers, replicas and stores that know different things agree by taking
+the larger of each, in whatever order they meet.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from heapq import nsmallest
 from math import inf
 from weakref import WeakValueDictionary
 
@@ -21,6 +23,11 @@ _MOST = 4096
 """Scopes of which facts are kept: names that fit a pattern are the clients' choice."""
 PREFIX = "space."
 """Facts of this name and a scope's id are about scopes."""
+_SEEN = 64
+"""Fingerprints in a fact: facts are read twice a second by everybody."""
+_TOLD_APART = 1024
+"""Fingerprints that a process tells apart: some servers have a new one for each answer."""
+_LONGEST_FINGERPRINT = 255
 
 
 class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,6 +40,9 @@ class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
     before: float = 0.0
     """Unix time; what was made earlier is purged."""
     width: int | None = None
+    """Components of its vectors; None while there are none, and of chats for ever."""
+    seen: tuple[str, ...] = ()
+    """Fingerprints, ascending: all of them while they are few, else always the same few."""
 
     def joined(self, other: "ScopeFact") -> "ScopeFact":
         """Return what both know together, whoever is asked: else stores would never agree.
@@ -47,6 +57,8 @@ class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
             generation=generation,
             before=max(self.before, other.before),
             width=max((fact.width or 0 for fact in newest), default=0) or None,
+            # Nearly always equal, and compared twice a second for every scope.
+            seen=self.seen if self.seen == other.seen else _few({*self.seen, *other.seen}),
         )
 
 
@@ -65,13 +77,16 @@ class Place:
 
 
 class Scope:
-    """One tenant's vectors of one model, as this process knows them now."""
+    """One tenant's vectors of one model, or its chats, as this process knows them now."""
 
-    __slots__ = ("__weakref__", "fact", "id", "identity", "place", "told")
+    __slots__ = ("__weakref__", "_saw", "fact", "id", "identity", "place", "told", "used")
 
     def __init__(self, secret: bytes, identity: str, fact: ScopeFact) -> None:
         self.identity = identity
         self.fact = fact
+        self.used = False
+        """Whether it holds anything, as far as this process knows."""
+        self._saw: set[str] = set()
         self.id: str
         self.place: Place
         self.move(secret)
@@ -89,9 +104,24 @@ class Scope:
         )
 
     def widen(self, width: int) -> None:
-        """Note the width of its vectors, once it is known."""
-        if self.fact.width is None:
+        """Note that it holds entries, and their vectors' width once it is known; 0 is none."""
+        self.used = True
+        if self.fact.width is None and width:
             self.fact = msgspec.structs.replace(self.fact, width=width)
+
+    def saw(self, fingerprint: str) -> bool:
+        """Note who answered; return whether that is the first time in this scope.
+
+        It never is for what is no fingerprint: nothing, or more than 255 bytes, or unprintable.
+        """
+        if fingerprint in self._saw or fingerprint in self.fact.seen:
+            return False
+        if len(self._saw) >= _TOLD_APART or not _is_fingerprint(fingerprint):
+            return False
+        self._saw.add(fingerprint)
+        seen = _few({*self.fact.seen, fingerprint})
+        self.fact = msgspec.structs.replace(self.fact, seen=seen)
+        return True
 
 
 class Scopes:
@@ -141,7 +171,7 @@ class Scopes:
     def facts(self) -> Iterator[tuple[str, bytes]]:
         """Yield, by the name of the fact, what this process knows of scopes that hold anything."""
         for scope in self:
-            if scope.fact.width is not None:
+            if scope.used or scope.fact.seen:
                 self._note(scope.id, scope.fact)
         for id_, fact in self._facts.items():
             yield PREFIX + id_, write_fact(fact)
@@ -154,17 +184,40 @@ class Scopes:
             self._facts[scope_id] = fact
 
     def rekey(self, secret: bytes) -> None:
-        """Go over to another secret: every key is another one from now on."""
+        """Go over to another secret: every key is another one from now on.
+
+        What was kept cannot be found any more; the fingerprints have been seen all the same.
+        """
         self.secret = secret
         self._facts.clear()
         for scope in self:
-            scope.fact = ScopeFact(scope.fact.tenant, scope.fact.model)
+            fact = scope.fact
+            scope.fact = ScopeFact(fact.tenant, fact.model, seen=fact.seen)
+            scope.used = False
             scope.move(secret)
 
 
 def namespace(scope_id: str, generation: int) -> Namespace:
     """Return where the stores keep the entries of a scope's generation."""
     return f"{scope_id}.{generation}"
+
+
+def _few(fingerprints: set[str]) -> tuple[str, ...]:
+    """Return those that are kept of these: joined in any order and any groups, always the same.
+
+    Where they are too many their digests decide, which is as good as chance; names would keep all
+    of a server that counts downwards, and none of one that counts upwards.
+    """
+    sound = filter(_is_fingerprint, fingerprints)
+    return tuple(sorted(nsmallest(_SEEN, sound, key=_digest)))
+
+
+def _is_fingerprint(text: str) -> bool:
+    return text.isprintable() and 0 < len(text.encode()) <= _LONGEST_FINGERPRINT
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=_CHECK).digest()
 
 
 def write_fact(fact: ScopeFact) -> bytes:

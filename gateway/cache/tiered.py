@@ -3,6 +3,8 @@
 The last store is the authority: an entry counts as stored when it holds it, and what it held
 before wins. Stores before it keep copies of its entries, nearer by. While the authority is away,
 new entries are provisional: answered, marked as unshared, and offered to it when it is back.
+
+Longer than other files: what requests and the watcher do to the same memory is right only together.
 """
 
 import asyncio
@@ -71,6 +73,12 @@ class TieredCache:
         self._now = now
         self._copies: set[asyncio.Task[Any]] = set()
 
+    def without_stores(self) -> "TieredCache":
+        """Return a cache with the same memory and scopes, for what may not go into the stores."""
+        return TieredCache(
+            self.memory, (), self.scopes, log=self._log, ttl=self._ttl, now=self._now
+        )
+
     # The line's verbs
 
     def recall(self, keys: Sequence[Key]) -> list[Entry | None]:
@@ -123,7 +131,9 @@ class TieredCache:
             at.scope.told = True
             self._begin(self._tell_all())
         if not self.tiers:
-            return self._keep_first(self.memory, entries)
+            for entry in entries.values():
+                entry.memory_only = True
+            return {**entries, **self._keep_first(self.memory, _live(at, entries))}
         kept = await self._settle(at, entries)
         if kept is None:
             for entry in entries.values():
@@ -286,9 +296,10 @@ class TieredCache:
         What is too much for that is forgotten: others may soon have another vector of it.
         """
         for place, (key, entry) in enumerate(self.memory.items()):
-            entry.shared = False
-            self._provisional.put(key, entry)
-            self.memory.drop(key)
+            if not entry.memory_only:
+                entry.shared = False
+                self._provisional.put(key, entry)
+                self.memory.drop(key)
             if place % _BATCH == 0:
                 await asyncio.sleep(0)
 

@@ -62,7 +62,7 @@ def export(
     """Write the vectors of the last store into a file, without any text.
 
     `gateway cache import` reads it where the [cache] secret is the same, and so does every
-    program that knows safetensors.
+    program that knows safetensors. Answers to chats are left out.
     """
     if path.exists() and not force:
         fail([f"{path}: is there already; --force overwrites it"])
@@ -74,6 +74,7 @@ def export(
         "expired or purged": done.over,
         "damaged": done.damaged,
         "of models that the store does not know any more": done.unknown,
+        "answers to chats: an export has vectors only": done.answers,
     }
     warn([f"left out: {count:,} {what}" for what, count in left.items() if count])
 
@@ -114,7 +115,7 @@ def purge(
     everything: bool,
     yes: bool,
 ) -> None:
-    """Forget vectors, in every store and every gateway that runs.
+    """Forget vectors and answers, in every store and every gateway that runs.
 
     They notice within a second, and ask their upstreams again.
     """

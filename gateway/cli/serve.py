@@ -81,15 +81,17 @@ def _row(
     if model.aliases:
         known.append("also " + ", ".join(model.aliases))
     if isinstance(upstream, LlamaUpstream):
-        info = model_info(upstream)
+        info = model_info(upstream, chat=model.task == "chat")
         where = f"{served_by}: {upstream.model.name}"
-        known += [f"{info.width} wide", f"{info.context} tokens", f"{info.pooling} pooling"]
+        if model.task == "chat":
+            known += ["chat", f"{info.context} tokens"]
+        else:
+            known += [f"{info.width} wide", f"{info.context} tokens", f"{info.pooling} pooling"]
     else:
         where = f"{served_by}: {upstream.base_url}"
+        known += {"chat": ["chat"], None: ["embeddings and chat"]}.get(model.task, [])
     if served_by in engines:
         known.append(engines[served_by].state)
-    if model.task == "chat":
-        known.append("chat (not in this version)")
     return name, f"-> {where}", ", ".join(known)
 
 

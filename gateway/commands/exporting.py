@@ -26,12 +26,14 @@ class Exporting:
     damaged: int = 0
     unknown: int = 0
     """Of scopes of which the store does not know the model."""
+    answers: int = 0
+    """Of chats: sealed, and no vectors."""
 
 
 async def export(
     config: Config, selection: Selection, path: Path, progress: Progress, now: float
 ) -> Exporting:
-    """Write the entries of the store that decides, of current generations, into a file.
+    """Write the vectors of the store that decides, of current generations, into a file.
 
     Raises CommandError, and OSError where the disk is full; then there is no new file.
     """
@@ -56,10 +58,14 @@ async def export(
                     progress.add(len(batch))
             counts.exported = spool.finish(out, check)
             if not counts.exported:
-                of_unknown = f", but {counts.unknown:,} entries of unknown models"
-                hint = of_unknown if counts.unknown else ""
-                raise CommandError(f"{store.address}: there is nothing to export{hint}")
+                raise CommandError(f"{store.address}: there is nothing to export{_but(counts)}")
         return counts
+
+
+def _but(counts: Exporting) -> str:
+    """Return what there is all the same, to be said behind that there is nothing."""
+    there = {"entries of unknown models": counts.unknown, "answers to chats": counts.answers}
+    return "".join(f", but {count:,} {what}" for what, count in there.items() if count)
 
 
 def _check(store: Opened, config: Config, facts: Mapping[str, bytes]) -> bytes:
@@ -74,7 +80,7 @@ def _check(store: Opened, config: Config, facts: Mapping[str, bytes]) -> bytes:
 
 
 class _Sound:
-    """The entries of one scope that are to be exported; counts the others."""
+    """The vectors of one scope that are to be exported; counts the other entries."""
 
     def __init__(self, fact: ScopeFact, now: float, ttl: float | None, counts: Exporting) -> None:
         self._fact = fact
@@ -89,6 +95,9 @@ class _Sound:
                 entry = unpack(key, value, "")
             except CorruptRecordError:
                 self._counts.damaged += 1
+                continue
+            if entry.sealed:
+                self._counts.answers += 1
                 continue
             self._width = self._width or entry.width
             if entry.width != self._width:

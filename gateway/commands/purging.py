@@ -1,4 +1,4 @@
-"""Forgetting vectors, in every store and in every gateway that runs: `gateway cache purge`.
+"""Forgetting entries, in every store and in every gateway that runs: `gateway cache purge`.
 
 Nobody is called: the fact of a scope is raised where all gateways look twice a second. What they
 have in memory is gone for them then, and what the stores have is removed here.
@@ -91,7 +91,7 @@ def _goes(
 async def _tell(config: Config, asked: Purge, stores: Sequence[Opened]) -> dict[str, ScopeFact]:
     """Raise the facts of all scopes that are meant, and return them once gateways have noticed.
 
-    A scope whose first vectors were made just now may become known while we wait.
+    A scope whose first entries were made just now may become known while we wait.
     """
     grown: dict[str, ScopeFact] = {}
     while True:

@@ -8,7 +8,7 @@ from gateway.config import Cache
 
 
 class ScopeStats(msgspec.Struct, frozen=True):
-    """What a store holds of a tenant's vectors of a model, in one generation."""
+    """What a store holds of a tenant's vectors of a model, or its chats, in one generation."""
 
     scope: str
     tenant: str | None
@@ -18,6 +18,7 @@ class ScopeStats(msgspec.Struct, frozen=True):
     state: str
     """ "current", "past" (purged, and left over) or "unknown"."""
     width: int | None
+    """None for chats."""
     entries: int
     bytes: int
 

@@ -19,10 +19,7 @@ from gateway.cache.scopes import (
     read_facts,
     write_fact,
 )
-
-SECRET, OTHER_SECRET = b"s" * 32, b"t" * 32
-ID = scope_id(SECRET, "tenant", "identity")
-NAME = PREFIX + ID
+from tests.cache.scoping import ID, NAME, OTHER_SECRET, SECRET, said, scopes
 
 facts = st.builds(
     ScopeFact,
@@ -31,20 +28,8 @@ facts = st.builds(
     generation=st.integers(0, 3),
     before=st.sampled_from([0.0, 1.5, 2e9]),
     width=st.none() | st.sampled_from([8, 16]),
+    seen=st.sets(st.sampled_from(["fp_1", "fp_2", "ä", "z" * 255])).map(sorted).map(tuple),
 )
-
-
-def scopes(**fact):
-    """Return the scopes of a process that has learned this of one, and that one."""
-    made = Scopes(SECRET)
-    scope = made.of("tenant", "identity", "m")
-    if fact:
-        made.learn(said(**fact))
-    return made, scope
-
-
-def said(tenant="tenant", model="m", **fact):
-    return {NAME: write_fact(ScopeFact(tenant, model, **fact))}
 
 
 # facts
@@ -61,6 +46,24 @@ def test_what_two_know_together_is_the_same_whoever_says_it_first(one, other, th
     assert both.before == max(one.before, other.before)
     newest = [fact.width for fact in (one, other) if fact.generation == both.generation]
     assert both.width in ({*newest} - {None} or {None})
+    assert set(both.seen) == {*one.seen, *other.seen}
+
+
+OLD = {
+    b'{"tenant":"default","model":"m"}\xd48Ii\xaaZ\x9f ': ScopeFact("default", "m"),
+    b'{"tenant":"red","model":"text-embedding-3-small","generation":3,"before":1800000000.5,'
+    b'"width":1536}\xb9\xc0\xd4\'\x1b!ZR': ScopeFact(
+        "red", "text-embedding-3-small", 3, 1800000000.5, 1536
+    ),
+}
+"""Facts that were written before there were fingerprints in them."""
+
+
+@pytest.mark.parametrize(("value", "fact"), OLD.items())
+def test_what_was_written_before_is_read_and_written_as_ever(value, fact):
+    """Byte for byte: older gateways beside this one do not write against it."""
+    assert read_fact(value) == fact
+    assert write_fact(fact) == value
 
 
 @given(fact=facts)
@@ -191,6 +194,14 @@ def test_a_scope_is_told_of_once_it_holds_something():
     assert dict(read_facts(dict(here.facts()))) == {ID: ScopeFact("tenant", "m", width=16)}
     scope.widen(8)
     assert scope.fact.width == 16
+
+
+def test_chats_have_no_width_and_are_told_of_all_the_same():
+    """Else nobody could purge them by tenant or model."""
+    here, scope = scopes()
+    scope.widen(0)
+    assert scope.fact.width is None
+    assert dict(here.facts()) == said()
 
 
 def test_what_one_store_said_is_told_to_the_others():

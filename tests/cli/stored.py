@@ -12,6 +12,7 @@ from gateway.cache.entry import Entry
 from gateway.cache.keys import check_value
 from gateway.cache.record import pack
 from gateway.cache.scopes import PREFIX, ScopeFact, namespace, write_fact
+from gateway.cache.seal import seal
 from gateway.config import SqliteAddress, load
 from gateway.logs import open_log
 from gateway.stores import open_stores, own_secret
@@ -89,6 +90,16 @@ def entries(count: int, width: int = 4, *, made: float = 1.7e9) -> dict[bytes, E
     return {
         number.to_bytes(1) * 32: Entry(row.tobytes(), number, created=made + number)
         for number, row in enumerate(units)
+    }
+
+
+def answers(count: int, *, made: float = 1.7e9, apart: float = 1.0) -> dict[bytes, Entry]:
+    """Return answers to chats as a gateway keeps them, made so many seconds apart."""
+    secret, asked, told = b"s" * 32, b'{"messages":[]}', b'{"choices":[]}'
+    keys = [b"chat" * 4 + number.to_bytes(16) for number in range(count)]
+    return {
+        key: Entry(b"", 0, created=made + apart * number, sealed=seal(secret, asked, key, told))
+        for number, key in enumerate(keys)
     }
 
 

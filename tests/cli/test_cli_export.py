@@ -12,7 +12,7 @@ import safetensors.numpy
 from gateway.cache.entry import Entry
 from gateway.cache.scopes import PREFIX, ScopeFact
 from tests.cli.commands import gateway, write_config
-from tests.cli.stored import SCOPE, TEXTS, at, entries, fill, wait_for_facts
+from tests.cli.stored import SCOPE, TEXTS, answers, at, contents, entries, fill, wait_for_facts
 from tests.processes import gateway_process
 
 
@@ -76,6 +76,31 @@ def test_an_unchanged_store_gives_the_same_file(config, tmp_path):
     gateway("cache", "export", first, "-c", config)
     gateway("cache", "export", second, "-c", config)
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_answers_to_chats_are_left_out(config, other, tmp_path):
+    """And counted; what is exported is what it would be without them, and can be imported."""
+    fill(config, SCOPE, ScopeFact("t", "m", width=4), entries(20))
+    without, with_ = tmp_path / "1", tmp_path / "2"
+    gateway("cache", "export", without, "-c", config)
+    fill(config, "f" * 24, ScopeFact("t", "m"), answers(1500))
+    fill(config, "e" * 24, ScopeFact("u", "o", seen=("fp_1",)), answers(2))
+    done = gateway("cache", "export", with_, "-c", config)
+    assert "20 entries, " in done.stdout
+    assert "left out: 1,502 answers to chats: an export has vectors only" in done.stderr
+    assert with_.read_bytes() == without.read_bytes()
+    fill(other, "f" * 24, ScopeFact("t", "m"), answers(3))
+    imported = gateway("cache", "import", with_, "-c", other)
+    assert imported.stdout == "20 imported, 0 were there already\n"
+    assert len(contents(other, f"{'f' * 24}.0")) == 3
+
+
+def test_an_export_of_nothing_but_answers_is_none(config, tmp_path):
+    """It says what there is."""
+    fill(config, SCOPE, ScopeFact("t", "m"), answers(3))
+    refused = gateway("cache", "export", tmp_path / "x", "-c", config, code=1)
+    assert "there is nothing to export, but 3 answers to chats" in refused.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_an_export_overwrites_only_when_told(config, tmp_path):

@@ -13,6 +13,7 @@ from tests.cli.commands import gateway, write_config
 from tests.cli.stored import (
     SCOPE,
     TEXTS,
+    answers,
     at,
     contents,
     entries,
@@ -77,6 +78,35 @@ def test_a_purge_takes_what_was_left_over(config):
     assert held(config) == {(None, None, 0): 2}
     gateway("cache", "purge", "--all", "--yes", "-c", config)
     assert held(config) == {}
+
+
+CHATS = {
+    "a" * 24: ScopeFact("red", "m"),
+    "b" * 24: ScopeFact("red", "o"),
+    "c" * 24: ScopeFact("blue", "m", seen=("fp_1",)),
+}
+VECTORS = ScopeFact("red", "v", width=4)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["--model", "m"], {("red", "o"): 3, ("red", "v"): 3}),
+        (["--model", "mm"], {("red", "o"): 3, ("red", "v"): 3}),  # its alias
+        (["--tenant", "red"], {("blue", "m"): 3}),
+        (["--model", "m", "--tenant", "blue"], {("red", each): 3 for each in "mov"}),
+        (["--older-than", "1h"], {("red", "m"): 1, ("red", "o"): 1, ("blue", "m"): 1}),
+        (["--all"], {}),
+    ],
+)
+def test_answers_are_purged_as_vectors_are(config, words, left):
+    """By model, by tenant and by age: whose they are is known, though they have no width."""
+    long_ago = time.time() - 7200
+    fill(config, "d" * 24, VECTORS, entries(3, made=long_ago))
+    for scope, fact in CHATS.items():
+        fill(config, scope, fact, answers(3, made=long_ago, apart=3000))
+    gateway("cache", "purge", *words, "--yes", "-c", config)
+    assert {whose[:2]: count for whose, count in held(config).items()} == left
 
 
 def test_a_purge_shows_what_goes_and_asks(config):

@@ -4,7 +4,18 @@ import sqlite3
 
 from gateway.cache.scopes import ScopeFact
 from tests.cli.commands import gateway, write_config
-from tests.cli.stored import SCOPE, TEXTS, at, entries, fill, held, stats, store_of, wait_for_facts
+from tests.cli.stored import (
+    SCOPE,
+    TEXTS,
+    answers,
+    at,
+    entries,
+    fill,
+    held,
+    stats,
+    store_of,
+    wait_for_facts,
+)
 from tests.permissions import permissions_hold
 from tests.redis_server import free_port
 
@@ -62,6 +73,24 @@ def test_stats_mark_what_is_past_and_what_is_unknown(config):
     shown = gateway("cache", "stats", "-c", config).stdout
     assert "0 (past: purged)" in shown
     assert f"(unknown)  {'f' * 24}" in shown
+
+
+def test_stats_count_answers_beside_vectors(config):
+    """A model may have both; answers have no width, and their bytes are counted like others'."""
+    fill(config, SCOPE, ScopeFact("t", "m", width=4), entries(3))
+    fill(config, "f" * 24, ScopeFact("t", "m", seen=("fp_1",)), answers(5))
+    (store,) = stats(config)
+    assert store["entries"] == 8
+    assert {(s["model"], s["state"], s["width"], s["entries"]) for s in store["scopes"]} == {
+        ("m", "current", 4, 3),
+        ("m", "current", None, 5),
+    }
+    assert all(scope["bytes"] > 100 for scope in store["scopes"])
+    lines = gateway("cache", "stats", "-c", config).stdout.splitlines()
+    assert sorted(line.split()[:4] for line in lines[3:5]) == [
+        ["t", "m", "0", "4"],
+        ["t", "m", "0", "5"],
+    ]
 
 
 def test_stats_make_nothing(config):
