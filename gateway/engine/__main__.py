@@ -9,14 +9,16 @@ import contextlib
 import ctypes
 import logging
 import os
+import secrets
 import signal
 import socket
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,10 +31,12 @@ from gateway.engine.log import Log, LogHandler
 from gateway.engine.settings import Settings, decode_settings
 
 if TYPE_CHECKING:
-    from gateway.engine.app import EngineApp, Receive, Send
+    from gateway.engine.http import App, Receive, Send
+    from gateway.engine.running import Engine
 
-NICENESS = 5
-"""Below the gateway, so that a cached answer never waits for a decode."""
+NICENESS = {"embedding": 5, "chat": 10}
+"""Below the gateway, so that a cached answer never waits for a decode; and a vector, which takes
+some milliseconds, never for an answer, which takes some seconds."""
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits; by default a decode that ends
 could wait ten times as long before it gets its next text."""
@@ -51,7 +55,7 @@ def main() -> int:
         log.write("error", "refused", message=f"the settings cannot be used: {error}")
         return RefusedError.exit_code
     log = Log(settings.log_level)
-    _prepare_process()
+    _prepare_process(NICENESS[settings.task])
     try:
         return _run(settings, log)
     except RefusedError as error:
@@ -61,13 +65,12 @@ def main() -> int:
 
 def _run(settings: Settings, log: Log) -> int:
     try:
-        # Not at the top: it loads llama.cpp, which may be missing or not fit this machine.
-        from gateway.engine.start import build_engine
+        build = _builder(settings)
     except (ImportError, OSError, RuntimeError) as error:
         raise RefusedError(
             f"llama-cpp-python cannot be loaded ({error}); it comes with the extra [local]"
         ) from error
-    engine = build_engine(
+    engine = build(
         settings, log, clock=time.time, timer=time.perf_counter, after_fork=_die_with_parent
     )
     threading.Thread(target=_watch_parent, args=(engine.journal,), daemon=True).start()
@@ -78,9 +81,20 @@ def _run(settings: Settings, log: Log) -> int:
     return 0
 
 
-def _prepare_process() -> None:
+def _builder(settings: Settings) -> Callable[..., "Engine"]:
+    # Not at the top: it loads llama.cpp, which may be missing or not fit this machine.
+    if settings.task == "chat":
+        from gateway.engine.chat.start import build_chat
+
+        return partial(build_chat, randbits=secrets.randbits)
+    from gateway.engine.start import build_engine
+
+    return build_engine
+
+
+def _prepare_process(niceness: int) -> None:
     os.umask(PRIVATE)
-    os.nice(NICENESS)
+    os.nice(niceness)
     sys.setswitchinterval(SWITCH_SECONDS)
     # Ctrl-C in a terminal reaches all processes; the parent says when it is time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -136,7 +150,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 class _Used:
     """The app, and how long ago somebody last used it; asking for its health is no use of it."""
 
-    def __init__(self, app: "EngineApp") -> None:
+    def __init__(self, app: "App") -> None:
         self._app = app
         self._under_way = 0
         self._ended = time.monotonic()

@@ -7,15 +7,15 @@ takes its waiting texts with it.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.engine.decoder import Job, Preparer, Text
-from gateway.engine.faults import ItemError, RefusedError, error_body
+from gateway.engine.faults import ItemError, RefusedError, error_body, out_of_memory, overloaded
+from gateway.engine.http import GoneError, Health, Receive, Send, gone, read_body, send_json
 from gateway.engine.pool import JobError, Pool, QueueFullError, Ticket
 from gateway.errors import (
     GatewayError,
@@ -24,16 +24,9 @@ from gateway.errors import (
     MethodNotAllowedError,
     NotFoundError,
     PayloadTooLargeError,
-    UnavailableError,
-    retry_headers,
 )
 
 T = TypeVar("T")
-Message = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-MAX_BODY = 64 << 20
 MAX_INPUTS = 2048
 CHUNK_TEXTS = 64
 CHUNK_CHARACTERS = 64 << 10
@@ -62,14 +55,6 @@ class _Datum(msgspec.Struct):
     object: str = "embedding"
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What `GET /health` says: what does not change, and a function for what does."""
-
-    fixed: Mapping[str, Any]
-    moving: Callable[[], Mapping[str, Any]]
-
-
 class EngineApp:
     """An ASGI app over a preparer in one thread and a pool of decoders."""
 
@@ -91,20 +76,20 @@ class EngineApp:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, unless the client leaves first."""
         try:
-            body = await _read(receive)
-        except _GoneError:
+            body = await read_body(receive)
+        except GoneError:
             return
         except PayloadTooLargeError as error:
-            await _send(send, error.status, error_body(error), {"connection": "close"})
+            await send_json(send, error.status, error_body(error), {"connection": "close"})
             return
         work = asyncio.ensure_future(self._answer(scope["method"], scope["path"], body))
-        gone = asyncio.ensure_future(_gone(receive))
+        left = asyncio.ensure_future(gone(receive))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                await _send(send, *work.result())
+                await send_json(send, *work.result())
         finally:
-            gone.cancel()
+            left.cancel()
             work.cancel()
 
     async def _answer(
@@ -115,11 +100,7 @@ class EngineApp:
         except JobError as error:
             fault = _fault(error)
         except QueueFullError as error:
-            fault = UnavailableError(
-                "The engine has more waiting than it may hold; ask again later.",
-                code="engine_overloaded",
-                headers=retry_headers(error.wait),
-            )
+            fault = overloaded(error.wait)
         except GatewayError as error:
             fault = error
         return fault.status, error_body(fault), fault.headers
@@ -192,18 +173,13 @@ class EngineApp:
         return found
 
 
-class _GoneError(Exception):
-    """The client has left before its request was whole."""
-
-
 def _fault(error: JobError) -> GatewayError:
     cause = error.cause
     if isinstance(cause, ItemError):
         cause.item = error.position
         return cause
     if isinstance(cause, RefusedError):
-        # Contexts are made anew after a fault of llama.cpp, and there was no room for one.
-        return UnavailableError(str(cause), code="engine_out_of_memory", headers=retry_headers(5.0))
+        return out_of_memory(cause)
     raise cause
 
 
@@ -218,40 +194,3 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         raise InvalidRequestError(str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise InvalidRequestError("The body is not valid JSON.") from None
-
-
-async def _read(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _GoneError
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            raise PayloadTooLargeError(f"The body has more than {MAX_BODY} bytes.")
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _send(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    fields = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **headers,
-    }
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     # What is here runs without llama.cpp, over anything of the same shape.
     from gateway.engine.model import Context, Tokenizer
 
+D = TypeVar("D")
 T = TypeVar("T")
 Text = str | list[int]
 
@@ -62,14 +63,14 @@ class Guard:
         self._journal = journal
         self._alone = threading.Lock()
 
-    def run(self, slot: int, digest: bytes, step: Callable[[bytes], T], data: bytes) -> T:
+    def run(self, slot: int, digest: bytes, step: Callable[[D], T], data: D) -> T:
         """Return `step(data)`, with `digest` in the journal's `slot` while it runs."""
         if not self._journal.suspected(digest):
             return self._entered(slot, digest, step, data)
         with self._alone:
             return self._entered(slot, digest, step, data)
 
-    def _entered(self, slot: int, digest: bytes, step: Callable[[bytes], T], data: bytes) -> T:
+    def _entered(self, slot: int, digest: bytes, step: Callable[[D], T], data: D) -> T:
         self._journal.enter(slot, digest)
         try:
             return step(data)

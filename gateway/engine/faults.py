@@ -3,10 +3,11 @@
     RefusedError (exit 3: this file or config will never do)
     └── ResourcesError (exit 4: this machine will not do)
     GatewayError (see gateway.errors)
-    └── ItemError                500  one text failed, through no fault of its form
-        ├── TextCrashesEngineError         the engine died over it three times
-        ├── InvalidVectorError             llama.cpp gave no vector, or not a usable one
-        └── DecodeFailedError              llama.cpp gave up
+    ├── ItemError                500  one text failed, through no fault of its form
+    │   ├── TextCrashesEngineError         the engine died over it three times
+    │   ├── InvalidVectorError             llama.cpp gave no vector, or not a usable one
+    │   └── DecodeFailedError              llama.cpp gave up
+    └── PromptCrashesEngineError 500  the same of messages to be answered
 
 Knows the words a person or a client reads; not who sends them.
 """
@@ -15,7 +16,7 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway.errors import GatewayError, InvalidInputError
+from gateway.errors import GatewayError, InvalidInputError, UnavailableError, retry_headers
 
 NO_RETRY = {"x-should-retry": "false"}
 
@@ -52,6 +53,20 @@ class TextCrashesEngineError(ItemError):
         )
 
 
+class PromptCrashesEngineError(GatewayError):
+    """The messages were in work at three deaths of the engine."""
+
+    default_code = "text_crashes_engine"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "These messages were being answered each time the engine died, three times within an"
+            " hour; they are not tried again for an hour.",
+            param="messages",
+            headers=NO_RETRY,
+        )
+
+
 class InvalidVectorError(ItemError):
     """llama.cpp computed nothing, only zeros, or numbers that are none."""
 
@@ -73,6 +88,20 @@ class DecodeFailedError(ItemError):
     def __init__(self, code: int) -> None:
         super().__init__(f"llama.cpp could not decode this text (code {code}).", param="input")
         self.llama_code = code
+
+
+def overloaded(wait: float) -> UnavailableError:
+    """Return what a client is told when the queue is full; it may be shorter after `wait` s."""
+    return UnavailableError(
+        "The engine has more waiting than it may hold; ask again later.",
+        code="engine_overloaded",
+        headers=retry_headers(wait),
+    )
+
+
+def out_of_memory(error: RefusedError) -> UnavailableError:
+    """Return what a client is told where a context had to be made anew and there was no room."""
+    return UnavailableError(str(error), code="engine_out_of_memory", headers=retry_headers(5.0))
 
 
 def error_body(error: GatewayError) -> bytes:

@@ -1,5 +1,6 @@
-"""The one place that touches llama.cpp: a loaded model, its tokenizer, and contexts to decode in.
+"""llama.cpp for embeddings: a loaded model, its tokenizer, and contexts to decode in.
 
+What chat needs beyond a loaded model is in `gateway.engine.chat`; nothing else touches llama.cpp.
 Uses the low-level bindings of llama-cpp-python only: its `Llama` class packs texts into one batch
 (other bits), cuts long texts and aborts on some settings. Knows nothing of threads, queues, HTTP or
 the journal. What llama.cpp would assert is proved here or in `sizing` before it is called; each

@@ -21,20 +21,28 @@ class Settings:
     """Path of the crash journal, which outlives the process."""
     journal_key: str
     """Key of the journal's digests, in hex: 1 to 64 bytes."""
+    task: Literal["embedding", "chat"] = "embedding"
+    """What the model is for: vectors of texts, or answers to messages."""
     socket: str | None = None
     """Path of the Unix socket; it appears when the model is loaded and proved."""
     contexts: Positive | None = None
-    """How many texts are decoded at once; None is one for each usable core."""
-    threads: Positive = 1
-    """Threads that compute for one context."""
+    """Texts or chats decoded at once; None is a text for each usable core, and one chat."""
+    threads: Positive | None = None
+    """Threads that compute for one context; None is 1, and for chat all cores but one, shared
+    out."""
     n_ctx: Positive | None = None
-    """Longest text in tokens; None is what the model was trained on, within memory."""
+    """Longest text in tokens, for chat with its answer; None is what the model was trained on,
+    within memory."""
     pooling: str | None = None
-    """mean, cls or last; None is what the file says."""
+    """mean, cls or last; None is what the file says. Not for chat."""
+    chat_template: str | None = None
+    """Name of a template that we have, or the text of one; None is the file's own."""
+    weights: str | None = None
+    """SHA-256 of the file in hex, where the parent knows it: it names the model's answers."""
     gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=1 << 20)] = 0
     """Layers to put on a GPU; -1 is all."""
     max_queue: Positive = 16384
-    """Texts that may wait."""
+    """Texts that may wait, or requests for chat."""
     fd: int | None = None
     """An inherited listening socket, which takes the place of `socket`."""
     idle: Annotated[float, msgspec.Meta(gt=0)] | None = None

@@ -4,47 +4,26 @@ The composition root under the process: knows every part of the engine, and no s
 """
 
 import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from gateway.engine.app import EngineApp, Health
-from gateway.engine.decoder import STACK_PER_BYTE, Decoder, Guard, Job, Preparer, probe, text_bytes
-from gateway.engine.faults import RefusedError, ResourcesError
+from gateway.engine.app import EngineApp
+from gateway.engine.decoder import Decoder, Guard, Job, Preparer, probe
+from gateway.engine.faults import RefusedError
+from gateway.engine.http import Health
 from gateway.engine.journal import Journal
 from gateway.engine.log import Log
 from gateway.engine.machine import available_memory, resident_memory, usable_cores
 from gateway.engine.model import Context, LlamaLog, Model, Tokenizer, engine_version
 from gateway.engine.pool import Pool
-from gateway.engine.scout import signal_name, survives
+from gateway.engine.running import Engine, open_journal, tokenizing_thread
+from gateway.engine.scout import must_stay_plain
 from gateway.engine.settings import Settings
 from gateway.engine.sizing import Plan, choose_pooling, plan_sizes
 from gateway.gguf import GGUFError, GGUFInfo, describe
-
-_KILLED = -9
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A pool with its contexts made and proved, and the app before it."""
-
-    app: EngineApp
-    pool: Pool[Job, bytes]
-    tokenizing: ThreadPoolExecutor
-    journal: Journal
-    facts: dict[str, Any]
-    """What the parent should know: width, context, pooling, contexts."""
-
-    def close(self) -> None:
-        """Finish what is being decoded, and leave in good order."""
-        self.pool.close()
-        self.tokenizing.shutdown()
-        self.journal.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +55,13 @@ def build_engine(
     except GGUFError as error:
         raise RefusedError(f"the file {error}") from error
     pooling = choose_pooling(info, settings.pooling)
-    plain = _scouted(settings, info, pooling, log, after_fork)
+    plain = must_stay_plain(
+        partial(_attempt, settings, info, pooling), "embeds a first text", log, after_fork
+    )
     loaded = _load(settings, info, pooling, log, plain=plain)
     plan = loaded.plan
     _report(settings, info, loaded, log)
-    try:
-        journal = Journal(Path(settings.journal), settings.key(), plan.contexts + 1, clock)
-    except OSError as error:
-        raise RefusedError(f"the crash journal cannot be written: {error.strerror}") from error
+    journal = open_journal(settings, plan.contexts + 1, clock)
     guard = Guard(journal)
     hands, pool = _fill_pool(settings, loaded, journal, guard, timer)
     preparer = Preparer(
@@ -94,52 +72,22 @@ def build_engine(
         limit=plan.limit,
         vocab=loaded.model.vocab_size,
     )
-    tokenizing = _tokenizing_thread(plan.limit)
+    tokenizing = tokenizing_thread(plan.limit)
     health = _health(settings, info, loaded, hands, pool, plain=plain)
     app = EngineApp(preparer, tokenizing, pool, health)
     facts = {name: health.fixed[name] for name in ("width", "context", "pooling", "contexts")}
     return Engine(app, pool, tokenizing, journal, facts)
 
 
-def _scouted(
-    settings: Settings, info: GGUFInfo, pooling: str, log: Log, after_fork: Callable[[], None]
-) -> bool:
-    """Return whether the weights must stay plain; raises RefusedError where all attempts die.
-
-    A refusal in the child is left to be met again here, where it is explained.
-    """
-    died = killed = 0
-    plain = False
-    while (
-        code := survives(partial(_attempt, settings, info, pooling, plain=plain), after_fork)
-    ) < 0:
-        if code == _KILLED:
-            # Once may be somebody with a kill command; the kernel would do it again.
-            killed += 1
-            if killed > 1:
-                raise ResourcesError("the model is killed while it loads: out of memory?")
-        elif plain:
-            raise RefusedError(
-                f"llama.cpp dies of {signal_name(code)} when it loads the file or embeds a first"
-                " text: the file is broken, or llama.cpp was built for another processor"
-            )
-        else:
-            died, plain = code, True
-    if plain:
-        log.write(
-            "warning",
-            "plain_weights",
-            message=f"llama.cpp dies of {signal_name(died)} with weights repacked for this"
-            " processor, so they are used as they are in the file",
-        )
-    return plain
+def _threads(settings: Settings) -> int:
+    return settings.threads or 1
 
 
-def _attempt(settings: Settings, info: GGUFInfo, pooling: str, *, plain: bool) -> int:
+def _attempt(settings: Settings, info: GGUFInfo, pooling: str, plain: bool) -> int:
     silent = Log("error", fd=os.open(os.devnull, os.O_WRONLY))
     try:
         loaded = _load(settings, info, pooling, silent, plain=plain)
-        probe(loaded.context(settings.threads), loaded.tokenizer, loaded.plan.limit)
+        probe(loaded.context(_threads(settings)), loaded.tokenizer, loaded.plan.limit)
     except RefusedError as error:
         return error.exit_code
     return 0
@@ -171,11 +119,11 @@ def _report(settings: Settings, info: GGUFInfo, loaded: _Loaded, log: Log) -> No
             message=f"texts of up to {plan.limit} tokens are taken, to bound memory; the model was"
             f" trained on {info.context_train}: set n_ctx for more",
         )
-    if plan.contexts * settings.threads > cores and settings.gpu_layers == 0:
+    if plan.contexts * _threads(settings) > cores and settings.gpu_layers == 0:
         log.write(
             "warning",
             "contexts",
-            message=f"{plan.contexts} contexts of {settings.threads} thread(s) share {cores}"
+            message=f"{plan.contexts} contexts of {_threads(settings)} thread(s) share {cores}"
             " core(s): more will not be faster",
         )
     if loaded.pooling == "last" and not loaded.tokenizer.ends_with_special():
@@ -199,7 +147,7 @@ def _fill_pool(
     proofs: set[tuple[bytes, ...]] = set()
 
     def make(number: int) -> Decoder:
-        context = loaded.context(settings.threads)
+        context = loaded.context(_threads(settings))
         proofs.add(probe(context, loaded.tokenizer, loaded.plan.limit))
         hands.append(Decoder(context, journal, guard, number))
         return hands[-1]
@@ -208,17 +156,6 @@ def _fill_pool(
     if len(proofs) != 1 and settings.gpu_layers == 0:
         raise RefusedError("two contexts gave two vectors for one text")
     return hands, pool
-
-
-def _tokenizing_thread(limit: int) -> ThreadPoolExecutor:
-    """Start the tokenizer's thread, with the stack the longest text may need."""
-    before = threading.stack_size(text_bytes(limit) * STACK_PER_BYTE)
-    try:
-        executor = ThreadPoolExecutor(1, "tokenizer")
-        executor.submit(threading.get_ident).result()
-    finally:
-        threading.stack_size(before)
-    return executor
 
 
 def _fingerprint(settings: Settings, info: GGUFInfo, loaded: _Loaded, *, plain: bool) -> str:
@@ -242,7 +179,7 @@ def _health(
         "pooling": loaded.pooling,
         "vocab": loaded.model.vocab_size,
         "contexts": loaded.plan.contexts,
-        "threads": settings.threads,
+        "threads": _threads(settings),
         "architecture": info.architecture,
         "queue_limit": settings.max_queue,
         "restarts": settings.restarts,
