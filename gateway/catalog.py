@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from gateway.backends.base import EmbeddingBackend
+from gateway.chat_route import Listed
 from gateway.errors import GatewayError
-from gateway.route import ChatModel, EmbeddingModel
-from gateway.routing import RoutingTable, unknown_model
+from gateway.routing import RoutingTable, Served, unknown_model
 from gateway.schemas import Model
 from gateway.types import Caller, matches
 
@@ -26,10 +25,8 @@ class Catalog:
 
     async def models(self, caller: Caller) -> list[Model]:
         """Return what the caller may use: names in the config's order, then what fits patterns."""
-        exact = [m for m in self._routes.models if "*" not in m.name]
-        patterns = [
-            m for m in self._routes.models if isinstance(m, EmbeddingModel) and "*" in m.name
-        ]
+        exact = [m for m in self._routes.models if not m.is_pattern]
+        patterns = [m for m in self._routes.models if m.is_pattern]
         backends = {m.backend.name: m.backend for m in patterns}
         lists = dict(
             zip(backends, await asyncio.gather(*map(self._names, backends.values())), strict=True)
@@ -41,7 +38,7 @@ class Catalog:
                     found.setdefault(name, self._describe(model, name))
         for named in exact:
             # A key may cover a model by another of its names only.
-            if isinstance(named, EmbeddingModel) and not caller.may_use(named.name):
+            if not caller.may_use(named.name):
                 for alias in filter(caller.may_use, named.aliases):
                     found[alias] = self._describe(named, alias)
         return [model for name, model in found.items() if caller.may_use(name)]
@@ -51,25 +48,24 @@ class Catalog:
         model = self._routes.find(name) if "*" not in name else None
         if model is None or not caller.may_use(name):
             raise unknown_model(name, [n for n in self._routes.names() if caller.may_use(n)])
-        return self._describe(model, name if "*" in model.name else model.name)
+        return self._describe(model, name if model.is_pattern else model.name)
 
-    def _describe(self, model: EmbeddingModel | ChatModel, name: str) -> Model:
-        if isinstance(model, ChatModel):
-            return Model(id=name, owned_by=model.upstream, task="chat", upstream=model.upstream)
-        info = model.backend.info()
+    def _describe(self, served: Served, name: str) -> Model:
+        info = served.backend.info()
+        embeds = served.embedding
         return Model(
             id=name,
-            owned_by=model.backend.name,
-            task="embedding",
-            upstream=model.backend.name,
-            dimensions=info.width or self._routes.width(name),
-            context_length=model.max_tokens or info.context,
-            pooling=info.pooling,
-            aliases=tuple(model.aliases),
+            owned_by=served.backend.name,
+            task=served.task,
+            upstream=served.backend.name,
+            dimensions=(info.width or self._routes.width(name)) if embeds else None,
+            context_length=(embeds and embeds.max_tokens) or info.context,
+            pooling=info.pooling if embeds else None,
+            aliases=tuple(served.aliases),
             state=info.state,
         )
 
-    async def _names(self, backend: EmbeddingBackend) -> Sequence[str]:
+    async def _names(self, backend: Listed) -> Sequence[str]:
         """Return the upstream's own names; one that does not tell now is asked again later."""
         kept = self._listed.get(backend.name)
         if kept is not None and self._clock() < kept[0]:

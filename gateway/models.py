@@ -2,22 +2,29 @@
 
 import os
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from random import random
+from typing import Protocol
 
-from gateway.backends.base import EmbeddingBackend
+from gateway.backends.base import ChatBackend, EmbeddingBackend
 from gateway.backends.local import LocalBackend
 from gateway.backends.openai import Endpoint, OpenAIBackend
 from gateway.backends.transport import Transport, TransportSettings
-from gateway.config import Config, LlamaUpstream, Model, OpenAIUpstream
+from gateway.chat_route import ChatModel
+from gateway.config import Config, LlamaUpstream, Model, ModelFiles, OpenAIUpstream
 from gateway.engines import engine_paths
 from gateway.gguf import describe, sha256_file
 from gateway.resilience.retry import RetryPolicy
-from gateway.route import ChatModel, EmbeddingModel
+from gateway.route import EmbeddingModel
 from gateway.types import ModelInfo
 
 MAX_ANSWER = 256 * 2**20
 """Bytes of one upstream answer, decoded: 2,048 vectors of 4,096 numbers as JSON text fit."""
+
+
+class Backend(EmbeddingBackend, ChatBackend, Protocol):
+    """An upstream that embeds and chats; an engine does the one that its model is for."""
 
 
 def open_backend(
@@ -25,8 +32,13 @@ def open_backend(
     upstream: OpenAIUpstream | LlamaUpstream,
     directory: Path,
     connect: Callable[[str, TransportSettings], Transport],
-) -> EmbeddingBackend:
-    """Return who asks this upstream; `directory` holds the sockets of the engines."""
+    *,
+    chat: bool = False,
+) -> Backend:
+    """Return who asks this upstream; `directory` holds the sockets of the engines.
+
+    `chat` says which of the two the engine of a llama upstream does.
+    """
     if isinstance(upstream, OpenAIUpstream):
         settings = TransportSettings(
             connect_timeout=upstream.connect_timeout,
@@ -50,11 +62,11 @@ def open_backend(
         name,
         connect(name, settings),
         RetryPolicy(chance=random, attempts=None, base=0.02, cap=0.25),
-        model_info(upstream),
+        model_info(upstream, chat=chat),
         status,
-        contexts=upstream.contexts or cores(),
+        contexts=upstream.contexts_for(chat=chat) or cores(),
         concurrency=upstream.concurrency,
-        max_queue=upstream.max_queue,
+        max_queue=upstream.max_queue_for(chat=chat),
     )
 
 
@@ -77,22 +89,31 @@ def _endpoint(upstream: OpenAIUpstream) -> Endpoint:
     )
 
 
-def model_of(
-    name: str, model: Model, config: Config, backends: Mapping[str, EmbeddingBackend]
-) -> EmbeddingModel | ChatModel:
-    """Return what the config says of a model, as the routes want it.
+def models_of(config: Config, backends: Mapping[str, Backend]) -> list[EmbeddingModel | ChatModel]:
+    """Return what the config says of its models, as the routes want it, in its order.
 
-    Raises OSError or GGUFError for a model file that cannot be read.
+    A model that does both stands there twice. Raises OSError or GGUFError for a model file that
+    cannot be read.
     """
+    models: list[EmbeddingModel | ChatModel] = []
+    for name, model in config.models.items():
+        upstream = config.upstreams[model.upstreams[0]]
+        if model.task != "chat":
+            models.append(_embedding_model(name, model, config, backends))
+        if model.task == "chat" or (model.task is None and isinstance(upstream, OpenAIUpstream)):
+            models.append(_chat_model(name, model, config, backends))
+    return models
+
+
+def _embedding_model(
+    name: str, model: Model, config: Config, backends: Mapping[str, Backend]
+) -> EmbeddingModel:
     served_by = model.upstreams[0]
-    if model.task == "chat":
-        return ChatModel(name, served_by)
-    upstream = config.upstreams[served_by]
-    local = isinstance(upstream, LlamaUpstream)
+    local = isinstance(config.upstreams[served_by], LlamaUpstream)
     return EmbeddingModel(
         name=name,
         backend=backends[served_by],
-        identity=_identity(model, upstream),
+        identity=_space(model, config),
         named=not local and model.space is None,
         upstream_model=model.upstream_model,
         aliases=model.aliases,
@@ -109,29 +130,87 @@ def model_of(
         count=model.tokenizer is not None,
         forward=model.forward,
         local=local,
-        cached=model.cache == "always",
+        cached=model.cache_for("embedding") == "always",
         offline=model.offline or config.server.offline,
         price=model.price_for(name, local=local),
     )
 
 
-def _identity(model: Model, upstream: OpenAIUpstream | LlamaUpstream) -> str:
+def _chat_model(
+    name: str, model: Model, config: Config, backends: Mapping[str, Backend]
+) -> ChatModel:
+    served_by = model.upstreams[0]
+    local = isinstance(config.upstreams[served_by], LlamaUpstream)
+    price = model.chat_price(local=local)
+    return ChatModel(
+        name=name,
+        backend=backends[served_by],
+        identity=_speaker(served_by, config),
+        named=not local,
+        upstream_model=model.upstream_model,
+        aliases=tuple(model.aliases),
+        local=local,
+        cache=model.cache_for("chat"),
+        offline=model.offline or config.server.offline,
+        price_in=price.input if price else None,
+        price_out=price.output if price else None,
+    )
+
+
+def _space(model: Model, config: Config) -> str:
     """Name the vector space, so that a config that points elsewhere never meets old vectors."""
+    served_by = model.upstreams[0]
+    upstream = config.upstreams[served_by]
     if model.space is not None:
         return f"space\n{model.space}"
     if isinstance(upstream, OpenAIUpstream):
-        query = sorted((name, value.reveal()) for name, value in upstream.query.items())
-        return f"openai\n{upstream.base_url}\n{query}"
+        return _address(upstream)
     pooling = model_info(upstream).pooling
     cut = f"cut at {upstream.n_ctx}" if model.truncate else "whole"
-    return f"gguf\n{sha256_file(upstream.model)}\n{pooling}\n{cut}"
+    return f"gguf\n{_files(served_by, upstream, config).sha256}\n{pooling}\n{cut}"
 
 
-def model_info(upstream: LlamaUpstream) -> ModelInfo:
-    """Return what the GGUF's header and the config say of a local model."""
+def _speaker(served_by: str, config: Config) -> str:
+    """Name what answers a chat: for a local model, whatever changes what it is asked."""
+    upstream = config.upstreams[served_by]
+    if isinstance(upstream, OpenAIUpstream):
+        return f"chat\n{_address(upstream)}"
+    files = _files(served_by, upstream, config)
+    template = "own" if files.chat_template is None else _digest(files.chat_template)
+    return f"chat\ngguf\n{files.sha256}\n{template}\n{upstream.n_ctx or 'own'}"
+
+
+def _address(upstream: OpenAIUpstream) -> str:
+    query = sorted((name, value.reveal()) for name, value in upstream.query.items())
+    return f"openai\n{upstream.base_url}\n{query}"
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _files(name: str, upstream: LlamaUpstream, config: Config) -> ModelFiles:
+    return config.files.get(name) or read_files(upstream)
+
+
+def read_files(upstream: LlamaUpstream) -> ModelFiles:
+    """Return what names the answers of a local model; all of its file is read, which takes seconds.
+
+    Raises OSError, or ValueError for a template that is no text.
+    """
+    template = upstream.chat_template
+    return ModelFiles(
+        sha256=sha256_file(upstream.model),
+        chat_template=None if template is None else template.read_text("utf-8"),
+    )
+
+
+def model_info(upstream: LlamaUpstream, *, chat: bool = False) -> ModelInfo:
+    """Return what the GGUF's header and the config say of a local model, for one of the tasks."""
     header = describe(upstream.model)
-    trained = header.context_train
-    context = min(trained, upstream.n_ctx) if trained and upstream.n_ctx else trained
+    context = upstream.context_for(header.context_train, chat=chat)
+    if chat:
+        return ModelInfo(context=context)
     return ModelInfo(header.width, context, upstream.pooling or header.pooling)
 
 

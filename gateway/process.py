@@ -9,11 +9,9 @@ import asyncio
 import gc
 import multiprocessing
 import os
-import secrets
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -25,9 +23,9 @@ from prometheus_client import values
 
 from gateway.app import create_app
 from gateway.backends.local import EngineStatus
-from gateway.config import Config, LlamaUpstream
-from gateway.engines import EngineKeeper, EngineLoadError, engine_paths
-from gateway.gguf import describe, sha256_file
+from gateway.config import Config
+from gateway.engines import EngineKeeper, EngineLoadError
+from gateway.local_models import open_keepers, with_files
 from gateway.logs import open_log
 from gateway.server import GRACE, Listeners, StartError, listen, make_server
 from gateway.stores import CacheSecret, common_secret, open_stores
@@ -77,11 +75,11 @@ async def _serve(running: Running, announce: Announce) -> None:
 
 async def run(running: Running, announce: Announce, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set; raises like `serve`. Signals are the caller's."""
-    config = running.config
+    config = await with_files(running.config)
     log = open_log(config.server.log_level, config.server.log_format)
-    running = replace(running, secret=await _secret(config, log))
+    running = replace(running, config=config, secret=await _secret(config, log))
     # Offline nothing is asked, so nobody has to be there to answer.
-    keepers = [] if config.server.offline else _keepers(running, log)
+    keepers = [] if config.server.offline else open_keepers(config, running.directory, log)
     try:
         for keeper in keepers:
             keeper.start()
@@ -248,46 +246,3 @@ def _stop_on_signals(directory: Path | None) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-def _keepers(running: Running, log: structlog.stdlib.BoundLogger) -> list[EngineKeeper]:
-    return [
-        EngineKeeper(
-            name,
-            _engine_settings(name, upstream, running),
-            running.directory,
-            waits_for_use=upstream.load == "first-use",
-            log=log,
-            clock=time.monotonic,
-        )
-        for name, upstream in running.config.upstreams.items()
-        if isinstance(upstream, LlamaUpstream)
-    ]
-
-
-def _engine_settings(
-    name: str, upstream: LlamaUpstream, running: Running
-) -> Mapping[str, str | int | float | None]:
-    try:
-        describe(upstream.model)
-        found = sha256_file(upstream.model) if upstream.sha256 else None
-    except (OSError, ValueError) as error:
-        raise StartError(f"upstreams.{name}.model: {upstream.model} {error}") from error
-    if upstream.sha256 and upstream.sha256.lower() != found:
-        raise StartError(
-            f"upstreams.{name}.sha256: {upstream.model} is another file; its SHA-256 is {found}"
-        )
-    _, status = engine_paths(running.directory, name)
-    return {
-        "model": str(upstream.model),
-        "journal": str(status.with_suffix(".journal")),
-        "journal_key": secrets.token_hex(32),
-        "contexts": upstream.contexts,
-        "threads": upstream.threads,
-        "n_ctx": upstream.n_ctx,
-        "pooling": upstream.pooling,
-        "gpu_layers": upstream.gpu_layers,
-        "max_queue": upstream.max_queue,
-        "idle": upstream.idle,
-        "log_level": running.config.server.log_level,
-    }

@@ -1,4 +1,4 @@
-"""A model as the config describes it, and a Route: one of its names, ready to be asked.
+"""A model that embeds as the config describes it, and a Route: one of its names, to be asked.
 
 A Route holds all that the config says about a model and turns a request into what is asked: which
 texts, which keys, which width. It asks nobody.
@@ -48,14 +48,6 @@ class EmbeddingModel:
     """US dollars for a million tokens."""
     by_name: Callable[[str], Mapping[str, Any]] | None = None
     """For a pattern: which of the fields above are others for a name that fits it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatModel:
-    """A model of the config that only chats."""
-
-    name: str
-    upstream: str
 
 
 class Space:

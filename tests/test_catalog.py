@@ -6,8 +6,9 @@ import pytest
 
 from gateway.cache.scopes import Scopes
 from gateway.catalog import LISTED_FOR, Catalog
+from gateway.chat_route import ChatModel
 from gateway.errors import NotFoundError, UpstreamError
-from gateway.route import ChatModel, EmbeddingModel
+from gateway.route import EmbeddingModel
 from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller
@@ -31,6 +32,10 @@ def model(name, backend=None, **options):
     return EmbeddingModel(name, backend or Backend(), "i", **options)
 
 
+def chat_model(name, backend=None, **options):
+    return ChatModel(name, backend or Backend("up"), "i", **options)
+
+
 def names(of, caller=ANYONE):
     return [found.id for found in asyncio.run(of.models(caller))]
 
@@ -38,7 +43,7 @@ def names(of, caller=ANYONE):
 def test_models_are_listed_in_the_configs_order_and_patterns_by_what_fits():
     """What the upstream has and no pattern covers is not served, so it is not listed."""
     backend = Backend(listed=["text-b", "text-a", "image-1", "exact"])
-    of = catalog(model("text-*", backend), model("exact"), ChatModel("gpt-5", "up"), model("z"))
+    of = catalog(model("text-*", backend), model("exact"), chat_model("gpt-5"), model("z"))
     assert names(of) == ["exact", "gpt-5", "z", "text-b", "text-a"]
 
 
@@ -76,8 +81,34 @@ def test_a_model_tells_width_context_pooling_and_where_it_is():
 
 def test_a_chat_model_says_what_it_is_for():
     """It is listed with its task, as whoever asks for the list may choose by it."""
-    said = catalog(ChatModel("gpt-*", "up")).model("gpt-5", ANYONE)
+    said = catalog(chat_model("gpt-*", aliases=())).model("gpt-5", ANYONE)
     assert (said.id, said.task, said.upstream) == ("gpt-5", "chat", "up")
+    local = catalog(chat_model("m", Backend("engine", width=384), aliases=("a",)))
+    said = local.model("a", ANYONE)
+    assert (said.id, said.context_length, said.aliases) == ("m", 512, ("a",))
+    assert (said.dimensions, said.pooling) == (None, None)
+
+
+def test_a_model_that_does_both_is_listed_once():
+    """The endpoint decides what it is for, so it has no task."""
+    backend = Backend(listed=["text-1"])
+    of = catalog(
+        model("m", backend), chat_model("m", backend), model("*", backend), chat_model("*", backend)
+    )
+    listed = asyncio.run(of.models(ANYONE))
+    assert [(found.id, found.task) for found in listed] == [("m", None), ("text-1", None)]
+    assert backend.listings == 1
+
+
+def test_names_that_fit_a_chat_pattern_are_listed():
+    """As those of a pattern that embeds, each where it would be answered."""
+    backend = Backend(listed=["gpt-5", "text-1", "image-1"])
+    of = catalog(chat_model("gpt-*", backend), model("text-*", backend))
+    listed = asyncio.run(of.models(ANYONE))
+    assert [(found.id, found.task) for found in listed] == [
+        ("gpt-5", "chat"),
+        ("text-1", "embedding"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["nope", "text-*", "*", ""])

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import tomllib
 
 import pytest
 from config_texts import MODEL, SAMPLE, UPSTREAM, parse
@@ -87,6 +88,7 @@ def test_the_command_line_brings_its_own_warnings():
 
 # Warnings
 
+LLAMA = '[upstreams.l]\nkind = "llama"\nmodel = "builtin:all-minilm-l6-v2"\n'
 KEY = '[[keys]]\nname = "a"\nsecret = "${env:SEARCH_TEAM_KEY}"\n'
 WARNED = {
     '[server]\nhost = "0.0.0.0"': "2: server.host: anyone who can reach 0.0.0.0 may use it",
@@ -111,6 +113,21 @@ WARNED = {
     ),
     '[models.n]\nupstreams = ["o"]\ntask = "chat"\nprefix = "query: "': (
         "4: models.n.prefix: has no meaning for a chat model"
+    ),
+    '[models.n]\nupstreams = ["o"]\ntask = "chat"\nforward = ["input_type"]': (
+        "4: models.n.forward: has no meaning for a chat model"
+    ),
+    '[models.n]\nupstreams = ["o"]\ntask = "chat"\nmax_tokens = 512': (
+        "4: models.n.max_tokens: has no meaning for a chat model"
+    ),
+    '[models.n]\nupstreams = ["o"]\ntask = "chat"\naliases = { c = { prefix = "query: " } }': (
+        "4: models.n.aliases.c.prefix: has no meaning for a chat model"
+    ),
+    f'{LLAMA}pooling = "mean"\n[models.n]\nupstreams = ["l"]\ntask = "chat"': (
+        "4: upstreams.l.pooling: has no meaning for an upstream that chats"
+    ),
+    f'{LLAMA}chat_template = "{__file__}"\n[models.n]\nupstreams = ["l"]': (
+        "4: upstreams.l.chat_template: has no meaning for an upstream that embeds"
     ),
 }
 
@@ -216,7 +233,7 @@ def test_what_is_shown_is_the_config_again(tmp_path):
     (tmp_path / "it's\x7f.gguf").write_bytes(b"GGUF")
     extra = (
         '[upstreams.g]\nkind = "llama"\nmodel = "it\'s\\u007f.gguf"\n'
-        'load = "first-use"\nidle = 90\n'
+        'load = "first-use"\nidle = 90\nthreads = 2\ncontexts = 3\nmax_queue = 9\n'
         '[models."g \\"1\\" é"]\nupstreams = ["g"]\ndimensions = [64]\ntruncate = true\n'
         'aliases = { "g:q" = { prefix = "q\\n" } }\n'
     )
@@ -227,6 +244,30 @@ def test_what_is_shown_is_the_config_again(tmp_path):
     assert config.server == back.server
     assert config.upstreams["g"] == back.upstreams["g"]
     assert config.models['g "1" é'].aliases == back.models['g "1" é'].aliases
+
+
+def test_what_is_shown_of_chat_took_effect():
+    """The defaults of a chat model, and of the upstream that runs it, are those of chat."""
+    text = (
+        f'{LLAMA}[models.local]\ntask = "chat"\nupstreams = ["l"]\n'
+        '[models.priced]\ntask = "chat"\nupstreams = ["o"]\ncache = "deterministic"\n'
+        'price = { input = 0.15, output = "${env:PRICE}" }\n'
+        '[models.either]\nupstreams = ["o"]\n[models.embeds]\ntask="embedding"\nupstreams=["o"]\n'
+    )
+    config = parse(UPSTREAM + text, environ={"PRICE": "0.6"})
+    shown = tomllib.loads(gateway_config.show(config))
+    assert shown["server"]["chat_timeout"] == "10m"
+    models = shown["models"]
+    assert {"local": "seeded", "priced": "deterministic", "either": None, "embeds": "always"} == {
+        name: model.get("cache") for name, model in models.items()
+    }
+    assert models["local"]["price"] == {"input": 0.0, "output": 0.0}
+    assert models["priced"]["price"] == {"input": 0.15, "output": 0.6}
+    local = shown["upstreams"]["l"]
+    assert (local["contexts"], local.get("threads"), local["max_queue"]) == (1, None, 256)
+    embeds = gateway_config.show(parse(UPSTREAM + LLAMA + '[models.m]\nupstreams = ["l"]\n'))
+    local = tomllib.loads(embeds)["upstreams"]["l"]
+    assert (local.get("contexts"), local["threads"], local["max_queue"]) == (None, 1, 16384)
 
 
 def test_what_is_shown_names_its_file(tmp_path):

@@ -20,7 +20,7 @@ def test_without_a_file_the_bundled_model_is_served():
 
 
 def test_without_a_file_an_openai_key_adds_openai():
-    """OPENAI_API_KEY puts OpenAI's embedding models behind the same door."""
+    """OPENAI_API_KEY puts OpenAI's models behind the same door: those that embed and all others."""
     config = gateway_config.default({"OPENAI_API_KEY": "canary-upstream-key"})
     openai = config.upstreams["openai"]
     assert ("https://api.openai.com/v1", "canary-upstream-key") == (
@@ -32,7 +32,9 @@ def test_without_a_file_an_openai_key_adds_openai():
         "all-minilm-l6-v2": "native",
         "text-embedding-3-*": "any",
         "text-embedding-*": "native",
+        "*": "native",
     } == widths
+    assert (config.models["*"].task, config.models["*"].upstreams) == (None, ("openai",))
     assert config.warnings == ()
 
 

@@ -199,6 +199,19 @@ def test_the_command_line_keeps_and_lifts_it(tmp_path):
     assert said == lines(tmp_path)
 
 
+def test_a_chat_needs_no_more_than_a_text(tmp_path):
+    """A chat model offline lacks what any may; its GGUF file names its answers, so it is there."""
+    chats = '[models.c]\ntask = "chat"\nupstreams = ["openai"]\n'
+    config = load(tmp_path, LACKING + chats + STORE, offline=True)
+    assert [warning.replace(f"{tmp_path}/", "", 1) for warning in config.warnings] == lines(
+        tmp_path, "; left out, for nothing is asked"
+    )
+    gone = '[upstreams.g]\nkind = "llama"\nmodel = "gone.gguf"\n'
+    local = '[models.m]\ntask = "chat"\nupstreams = ["g"]\n'
+    [problem] = problems_of(tmp_path, STORE + gone + local)
+    assert problem.startswith("gateway.toml:5: upstreams.g.model: ")
+
+
 @pytest.mark.parametrize("local", [True, False])
 def test_without_a_file_all_models_are_there(local):
     """What is cached of OpenAI and of the bundled model needs neither a key nor llama.cpp."""

@@ -160,8 +160,97 @@ def test_patterns_of_different_length_may_overlap():
     parse(UPSTREAM + models)
 
 
-def test_chat_may_have_more_than_one_upstream():
-    """Failover between chat upstreams needs no common vector space."""
-    second = UPSTREAM.replace(".o]", ".p]")
-    text = UPSTREAM + second + '[models.m]\ntask = "chat"\nupstreams = ["o", "p"]\n'
-    assert parse(text).models["m"].upstreams == ("o", "p")
+# Chat
+
+
+@pytest.mark.parametrize(
+    ("options", "embedding", "chat"),
+    [
+        ("", "always", "seeded"),
+        ('cache = "always"', "always", "always"),
+        ('cache = "off"', "off", "off"),
+        ('cache = "deterministic"\ntask = "chat"', None, "deterministic"),
+        ('cache = "seeded"\ntask = "chat"', None, "seeded"),
+    ],
+)
+def test_what_is_kept_follows_the_config_or_the_task(options, embedding, chat):
+    """Every vector by default, and of chats those that a seed names."""
+    read = model(options)
+    assert embedding in {None, read.cache_for("embedding")}
+    assert chat == read.cache_for("chat")
+
+
+def test_a_chat_is_priced_by_what_goes_in_and_out():
+    """Two prices or none, as a list of ours would soon be wrong; local models cost nothing."""
+    both = "price = { input = 0.15, output = 0.6 }"
+    assert (0.15, 0.6) == model(both).chat_price(local=False)
+    assert model(both).price_for("m", local=False) == 0.15
+    assert model("").chat_price(local=False) is None
+    assert model("price = 0.02").chat_price(local=False) is None
+    assert model("").chat_price(local=True) == (0.0, 0.0)
+
+
+LLAMA = '[upstreams.l]\nkind = "llama"\nmodel = "builtin:all-minilm-l6-v2"\n'
+
+
+def llama(options=""):
+    """Return a llama upstream with further options."""
+    return parse(f'{LLAMA}{options}\n[models.m]\nupstreams = ["l"]\n').upstreams["l"]
+
+
+def test_an_engine_for_chat_has_one_context_and_every_core():
+    """A chat's memory is large and its texts depend on each other; the config may say otherwise."""
+    usual = llama()
+    assert (1, None) == (usual.contexts_for(chat=True), usual.threads_for(chat=True))
+    assert (None, 1) == (usual.contexts_for(chat=False), usual.threads_for(chat=False))
+    told = llama("contexts = 3\nthreads = 2")
+    for chat in (True, False):
+        assert (3, 2) == (told.contexts_for(chat=chat), told.threads_for(chat=chat))
+
+
+@pytest.mark.parametrize(
+    ("options", "trained", "chat", "context"),
+    [
+        ("", 512, False, 512),
+        ("", 131_072, False, 131_072),
+        ("", 512, True, 512),
+        ("", 131_072, True, 8192),
+        ("n_ctx = 32768", 131_072, True, 32_768),
+        ("n_ctx = 32768", 512, True, 512),
+        ("n_ctx = 256", 512, False, 256),
+        ("", 0, True, 0),
+        ("n_ctx = 256", 0, True, 256),
+        ("n_ctx = 256", 0, False, 256),
+    ],
+)
+def test_the_longest_chat_is_bounded(options, trained, chat, context):
+    """What a model was trained for may need more memory than there is; more than that is no use."""
+    assert context == llama(options).context_for(trained, chat=chat)
+
+
+@pytest.mark.parametrize(
+    ("models", "chats"),
+    [
+        ('[models.a]\nupstreams = ["l"]', False),
+        ('[models.a]\nupstreams = ["l"]\ntask = "embedding"', False),
+        ('[models.a]\nupstreams = ["l"]\ntask = "chat"', True),
+        ('[models.a]\nupstreams = ["l"]\ntask = "chat"\n[models.b]\nupstreams = ["o"]', True),
+    ],
+)
+def test_a_llama_upstream_chats_where_a_model_says_so(models, chats):
+    """It runs one engine, for one task; without a word it embeds."""
+    assert parse(UPSTREAM + LLAMA + models).chats("l") == chats
+    assert not parse(UPSTREAM + LLAMA + models).chats("o")
+
+
+def test_a_chat_template_is_a_file(tmp_path):
+    """A relative one starts at the config; a name stands for one of ours, and is shown as that."""
+    (tmp_path / "mine.jinja").write_text("{{ messages }}")
+    text = '[models.m]\ntask = "chat"\nupstreams = ["l"]\n'
+    for written in ("mine.jinja", "./mine.jinja", f"{tmp_path}/mine.jinja"):
+        config = parse(f'{LLAMA}chat_template = "{written}"\n{text}', base_dir=tmp_path)
+        assert config.upstreams["l"].chat_template == tmp_path / "mine.jinja"
+    for name in ("chatml", "gemma", "llama3", "mistral"):
+        config = parse(f'{LLAMA}chat_template = "{name}"\n{text}')
+        assert config.upstreams["l"].chat_template.stem == name
+        assert f'chat_template = "{name}"' in gateway_config.show(config)

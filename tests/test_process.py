@@ -87,6 +87,36 @@ def test_a_model_file_that_changed_is_not_used(tmp_path: Path):
         assert "was changed" in str(caught.value)
 
 
+def test_a_worker_that_takes_a_place_names_vectors_as_the_first_did(tmp_path: Path):
+    """Though the model file was replaced since: the engine still runs the one from the start."""
+    model = tmp_path / "model.gguf"
+    shutil.copy(GGUF, model)
+    toml = LOCAL.replace("builtin:all-minilm-l6-v2", str(model))
+    kept = {"model": bits.MODEL, "input": "kept"}
+    with gateway_process(f"{toml}\n[server]\nworkers = 2\n") as served:
+        url = f"{served.base_url}/embeddings"
+        assert httpx2.post(url, json=kept, timeout=30).status_code == 200
+        write_encoder(tmp_path / "other.gguf").replace(model)
+        for number in (1, 2):
+            os.kill(workers(served.pid)[0], signal.SIGKILL)
+            served.wait_for(
+                lambda number=number: len(served.events("worker died")) == number,
+                timeout=20,
+                what="no report",
+            )
+        for _ in range(6):
+            # Each over a connection of its own, and so to either worker.
+            only = {"cache-control": "only-if-cached"}
+            assert httpx2.post(url, json=kept, headers=only, timeout=60).status_code == 200
+
+
+def workers(gateway: int) -> list[int]:
+    """Return the process ids of a gateway's workers, oldest first."""
+    children = psutil.Process(gateway).children()
+    found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return [child.pid for child in sorted(found, key=psutil.Process.create_time)]
+
+
 def test_an_engine_that_cannot_start_again_is_tried_until_it_can():
     """What was loaded once is not given up for good: here a journal that cannot be written."""
     with gateway_process(bits.UNCACHED) as served:
@@ -180,6 +210,23 @@ def test_models_says_where_each_goes():
     assert first.split()[:4] == ["all-minilm-l6-v2", "->", "minilm:", GGUF.name]
     assert "also minilm, 384 wide, 512 tokens, mean pooling" in first
     assert all("openai: https://api.openai.com/v1" in line for line in others)
+    assert [line.endswith("  embeddings and chat") for line in others] == [False, False, True]
+
+
+def test_models_says_what_chats(tmp_path: Path):
+    """A local chat model by its longest chat; one of a server by its address."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        '[upstreams.l]\nkind = "llama"\nmodel = "builtin:all-minilm-l6-v2"\n'
+        '[upstreams.o]\nkind = "openai"\nbase_url = "http://o/v1"\n'
+        '[models.local]\ntask = "chat"\nupstreams = ["l"]\n'
+        '[models."gpt-*"]\ntask = "chat"\nupstreams = ["o"]\n'
+    )
+    listed = gateway("models", "--config", str(config))
+    assert [line.split() for line in listed.stdout.splitlines()] == [
+        ["local", "->", "l:", GGUF.name, "chat,", "512", "tokens"],
+        ["gpt-*", "->", "o:", "http://o/v1", "chat"],
+    ]
 
 
 def test_serve_says_what_is_wrong_with_the_command_line(tmp_path: Path):

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cache.scopes import Scopes
+from gateway.chat_route import ChatModel
 from gateway.errors import (
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
 )
-from gateway.route import ChatModel, EmbeddingModel
+from gateway.route import EmbeddingModel
 from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest, matches
@@ -25,6 +26,15 @@ CL100K = Cl100k()
 def model(name, **options):
     options = {"backend": Backend(), "identity": f"id of {name}"} | options
     return EmbeddingModel(name, **options)
+
+
+def chat_model(name, **options):
+    options = {"backend": Backend("up"), "identity": f"chat id of {name}"} | options
+    return ChatModel(name, **options)
+
+
+def both(name, **options):
+    return model(name, **options), chat_model(name, **options)
 
 
 def table(*models):
@@ -101,7 +111,7 @@ def keys(of, text="x", seed=None, tenant="t", **fields):
 @pytest.mark.parametrize("name", ["nope", "M", "m ", "", "*", "text-*", "x" * 5000])
 def test_a_name_that_nobody_serves_is_a_404_that_teaches(name):
     """P6: never a neighbour. The answer lists what there is and the line to add."""
-    routes = table(model("m", aliases={"alias": None}), model("text-*"), ChatModel("chat", "up"))
+    routes = table(model("m", aliases={"alias": None}), model("text-*"), chat_model("chat"))
     with pytest.raises(NotFoundError) as caught:
         routes.embedding(name, ANYONE)
     error = caught.value
@@ -131,10 +141,57 @@ def test_a_key_that_may_not_use_a_model_is_told_so_with_what_it_may():
 
 def test_a_chat_model_makes_no_embeddings():
     """The name exists, so it is a 400 that says what it is for."""
-    routes = table(ChatModel("gpt-*", "up"), model("m"))
-    with pytest.raises(InvalidRequestError, match="for chat completions") as caught:
-        routes.embedding("gpt-5", ANYONE)
-    assert (400, "model") == (caught.value.status, caught.value.param)
+    routes = table(chat_model("gpt-*"), chat_model("c", aliases=("d",)), *both("*"))
+    for name in ("gpt-5", "c", "d", "gpt-" + "5" * 5000):
+        with pytest.raises(InvalidRequestError, match="for chat completions") as caught:
+            routes.embedding(name, ANYONE)
+        assert (400, "model") == (caught.value.status, caught.value.param)
+        assert "POST /v1/chat/completions" in caught.value.message
+        assert len(caught.value.message) < 500
+
+
+def test_an_embedding_model_makes_no_chat():
+    """The other way round: no pattern that chats takes the name over."""
+    routes = table(model("text-*"), model("e", aliases={"f": "query: "}), *both("*"))
+    for name in ("text-1", "e", "f"):
+        with pytest.raises(InvalidRequestError, match="for embeddings") as caught:
+            routes.chat(name, ANYONE)
+        assert (400, "model") == (caught.value.status, caught.value.param)
+        assert "POST /v1/embeddings" in caught.value.message
+
+
+def test_a_model_may_do_both():
+    """The endpoint decides: one name, one alias and one pattern, each with a route of each kind."""
+    named = model("m", aliases={"a": "query: "}), chat_model("m", aliases=("a",))
+    routes = table(*named, *both("text-*"))
+    for name in ("m", "a", "text-1"):
+        embedding, chat = routes.embedding(name, ANYONE), routes.chat(name, ANYONE)
+        assert embedding.name == chat.name == ("text-1" if name == "text-1" else "m")
+        assert (routes.embedding(name, ANYONE), routes.chat(name, ANYONE)) == (embedding, chat)
+    assert routes.names() == ["m", "a", "text-*"]
+    assert [(served.name, served.task) for served in routes.models] == [
+        ("m", None),
+        ("text-*", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["nope", "M", "", "*", "gpt-*", "x" * 5000])
+def test_a_chat_with_a_name_that_nobody_serves_is_a_404(name):
+    """As for embeddings, with the same list."""
+    routes = table(chat_model("c", aliases=("alias",)), chat_model("gpt-*"), model("m"))
+    with pytest.raises(NotFoundError) as caught:
+        routes.chat(name, ANYONE)
+    assert ("model", "model_not_found") == (caught.value.param, caught.value.code)
+    assert "Served: c, alias, gpt-*, m." in caught.value.message
+
+
+def test_a_key_may_chat_with_its_models_only():
+    """403, before anybody says whether the model exists."""
+    routes = table(chat_model("mine"), chat_model("theirs"))
+    for name in ("theirs", "nothing"):
+        with pytest.raises(PermissionDeniedError):
+            routes.chat(name, Caller(models=["mine"]))
+    assert routes.chat("mine", Caller(models=["mine"])).name == "mine"
 
 
 def test_labels_are_the_configs_names():
@@ -142,8 +199,8 @@ def test_labels_are_the_configs_names():
     routes = table(
         model("m", aliases={"a": None}),
         model("text-*"),
-        ChatModel("gpt-*", "up"),
-        ChatModel("c", "up"),
+        chat_model("gpt-*"),
+        chat_model("c"),
     )
     labels = {name: routes.label(name) for name in ("m", "a", "text-1", "gpt-5", "c", "x", "", "*")}
     assert labels == {
@@ -154,9 +211,10 @@ def test_labels_are_the_configs_names():
 
 def test_names_of_clients_choosing_are_not_kept_for_ever():
     """Thousands of names that fit a pattern: the oldest are forgotten, and nothing else changes."""
-    routes = table(model("text-*"))
-    made = [weakref.ref(routes.embedding(f"text-{number}", ANYONE)) for number in range(1100)]
-    alive = [ref() is not None for ref in made]
-    assert sum(alive) == 1024
-    assert alive[-1]
-    assert routes.embedding("text-0", ANYONE).name == "text-0"
+    routes = table(*both("text-*"))
+    for ask in (routes.embedding, routes.chat):
+        made = [weakref.ref(ask(f"text-{number}", ANYONE)) for number in range(1100)]
+        alive = [ref() is not None for ref in made]
+        assert sum(alive) == 1024
+        assert alive[-1]
+        assert ask("text-0", ANYONE).name == "text-0"

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from gateway.config.files import unreadable
-from gateway.config.options import OpenAIUpstream
 from gateway.config.problems import KeyPath, Problem
 from gateway.config.schema import Config
+from gateway.config.upstreams import OpenAIUpstream
 
 
 def needed_only_to_ask(path: KeyPath) -> bool:

@@ -1,4 +1,4 @@
-"""Addresses and paths in the config: of upstreams, proxies, certificates and model files.
+"""Addresses and paths in the config: of upstreams, proxies, certificates, models and templates.
 
 What they mean is worked out here; whether anything is there is asked in `rules`.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.config.forms import Form, Schema, Surroundings, text
-from gateway.config.problems import MisfitError, Reference, did_you_mean, echo, quote
+from gateway.config.problems import MisfitError, Reference, did_you_mean, echo, nearest, quote
 from gateway.config.secret import MASK, Secret
 
 
@@ -138,6 +138,13 @@ def builtin_model(name: str) -> Path:
     return path
 
 
+_TEMPLATES = Path(__file__).parent.parent / "engine" / "chat" / "templates"
+TEMPLATES = {
+    name: _TEMPLATES / f"{name}.jinja" for name in ("chatml", "gemma", "llama3", "mistral")
+}
+"""The chat templates that come with the gateway, by name."""
+
+
 def _read_path(value: Any, around: Surroundings) -> Path:
     name = text(value, "a path")
     if "\0" in name:
@@ -162,5 +169,22 @@ def _write_model(path: Path) -> str:
     return names.get(path, str(path))
 
 
+def _read_template(value: Any, around: Surroundings) -> Path:
+    *others, last = map(quote, TEMPLATES)
+    what = f"{', '.join(others)}, {last} or a path to a Jinja file"
+    name = text(value, what)
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    if re.fullmatch(r"[\w-]+", name):
+        near = did_you_mean(name, TEMPLATES) if nearest(name, TEMPLATES) else ""
+        raise MisfitError(f"must be {what}, not {echo(value)}{near}")
+    return _read_path(value, around)
+
+
+def _write_template(path: Path) -> str:
+    return {known: name for name, known in TEMPLATES.items()}.get(path, str(path))
+
+
 PATH = Form(_read_path, {"type": "string", "minLength": 1}, str)
 MODEL = Form(_read_model, {"type": "string", "minLength": 1}, _write_model)
+CHAT_TEMPLATE = Form(_read_template, {"type": "string", "minLength": 1}, _write_template)

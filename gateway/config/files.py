@@ -32,6 +32,17 @@ def no_gguf(path: Path) -> str | None:
     return None
 
 
+def no_template(path: Path) -> str | None:
+    """Return why this is not the template that it should be."""
+    if reason := unreadable(path):
+        return reason
+    try:
+        path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        return f"{_whole(path)} is not UTF-8 (byte {error.start})"
+    return None
+
+
 def no_database(path: Path) -> str | None:
     """Return why no SQLite file can be here, as far as can be seen without making one."""
     try:

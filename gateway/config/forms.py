@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.config.problems import MisfitError, Reference, echo, kind_of, quote
+from gateway.config.problems import MisfitError, echo, kind_of, quote
 
 Schema = Mapping[str, Any]
 
@@ -150,8 +150,6 @@ SIZE = Form(
 # What only models have
 
 _WIDEST = 65_536
-_DEAREST = 1_000_000
-_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def _read_dimensions(value: Any, _: Surroundings) -> str | tuple[int, ...]:
@@ -204,26 +202,6 @@ def _write_aliases(aliases: Mapping[str, str | None]) -> object:
     return {name: {} if prefix is None else {"prefix": prefix} for name, prefix in aliases.items()}
 
 
-def _read_price(value: Any, _: Surroundings) -> float:
-    if isinstance(value, Reference) and _NUMBER.fullmatch(value):
-        value = float(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= _DEAREST:
-        raise MisfitError(
-            f"must be US dollars for a million tokens, as a number such as 0.02, not {echo(value)}"
-        )
-    return float(value)
-
-
-PRICE = Form(
-    _read_price,
-    {
-        "anyOf": [
-            {"type": "number", "minimum": 0, "maximum": _DEAREST},
-            {"type": "string", "pattern": r"\$\{"},
-        ]
-    },
-)
 DIMENSIONS = Form(
     _read_dimensions,
     {

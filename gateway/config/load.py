@@ -47,6 +47,9 @@ upstreams = ["openai"]
 [models."text-embedding-*"]
 task = "embedding"
 upstreams = ["openai"]
+
+[models."*"]
+upstreams = ["openai"]
 """
 
 
@@ -98,10 +101,11 @@ def _toml(text: str, source: Path | None) -> dict[str, Any]:
 def default(environ: Mapping[str, str], *, local: bool = True, offline: bool = False) -> Config:
     """Return the config for a start without a file: the bundled model, and OpenAI with a key.
 
+    Every other name goes to OpenAI, embeddings and chats.
     OPENAI_API_KEY and OPENAI_BASE_URL are taken from `environ` as OpenAI's SDKs take them, and
     the place of the store as programs find their cache: XDG_CACHE_HOME, else HOME; without either,
     vectors are kept in memory only. `local=False` leaves the bundled model out, where llama.cpp is
-    not installed. `offline` needs neither the key nor llama.cpp: both models are there.
+    not installed. `offline` needs neither the key nor llama.cpp: both upstreams are there.
     """
     text = _LOCAL if local or offline else ""
     key = bool(environ.get("OPENAI_API_KEY"))

@@ -6,15 +6,19 @@ Names and patterns are compared; nothing is asked whether it serves them.
 from collections.abc import Iterator
 from itertools import combinations
 
-from gateway.config.options import LlamaUpstream, OpenAIUpstream
 from gateway.config.patterns import is_pattern, literal_length, overlap
+from gateway.config.prices import ChatPrice
 from gateway.config.problems import KeyPath, Problem, did_you_mean, quote, spell
 from gateway.config.schema import Config, Model
+from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 
 _ALWAYS_HANDLED = frozenset({"model", "input", "encoding_format", "dimensions", "user", "seed"})
 """Body fields that mean the same for every model, whatever its config says."""
 _ONLY_EMBEDDING = ("space", "dimensions", "prefix", "truncate", "token_ids", "tokenizer",
-                   "max_tokens")  # fmt: skip
+                   "max_tokens", "forward")  # fmt: skip
+
+
+_NO_MEANING = "has no meaning for a chat model"
 
 
 def model_problems(config: Config) -> Iterator[Problem]:
@@ -34,10 +38,11 @@ def model_problems(config: Config) -> Iterator[Problem]:
         for upstream in model.upstreams[:1]:
             because: KeyPath = ("upstreams", upstream, "kind")
             match config.upstreams.get(upstream):
-                case OpenAIUpstream():
+                case OpenAIUpstream() if model.task != "chat":
                     yield from _on_openai(model, path, because)
                 case LlamaUpstream():
                     yield from _on_llama(name, model, path, because)
+                    yield from _one_task(config, model, path, because)
     yield from _aliases(config)
     yield from _ties(config)
 
@@ -49,19 +54,14 @@ def _name(name: str, path: KeyPath) -> Iterator[Problem]:
 
 def _upstreams(config: Config, model: Model, path: KeyPath) -> Iterator[Problem]:
     at = (*path, "upstreams")
-    for place, name in enumerate(model.upstreams):
-        if name not in config.upstreams:
-            one = at if len(model.upstreams) == 1 else (*at, place)
-            hint = did_you_mean(name, config.upstreams) or "; add [upstreams.NAME]"
-            yield Problem(
-                one, f"no upstream is called {quote(name)}{hint}", because=(("upstreams",),)
-            )
-    if len(model.upstreams) > 1 and model.task != "chat":
-        yield Problem(
-            at,
-            "failover between upstreams comes with a later version; name one",
-            because=((*path, "task"),),
-        )
+    unknown = [place for place, name in enumerate(model.upstreams) if name not in config.upstreams]
+    for place in unknown:
+        name = model.upstreams[place]
+        one = at if len(model.upstreams) == 1 else (*at, place)
+        hint = did_you_mean(name, config.upstreams) or "; add [upstreams.NAME]"
+        yield Problem(one, f"no upstream is called {quote(name)}{hint}", because=(("upstreams",),))
+    if len(model.upstreams) > 1 and not unknown:
+        yield Problem(at, "failover between upstreams comes with a later version; name one")
 
 
 def _pattern(name: str, model: Model, path: KeyPath) -> Iterator[Problem]:
@@ -94,15 +94,39 @@ def _options(model: Model, path: KeyPath) -> Iterator[Problem]:
             (*path, "token_ids"),
             'a prefix cannot be put before ids of an unknown vocabulary; use "decode" or "reject"',
         )
-    if model.task == "chat":
-        if model.cache != "always":
-            yield Problem(
-                (*path, "cache"), "is not in this version yet for chat, which is not served"
-            )
-        defaults = Model(upstreams=model.upstreams)
-        for option in _ONLY_EMBEDDING:
-            if getattr(model, option) != getattr(defaults, option):
-                yield Problem((*path, option), "has no meaning for a chat model", warning=True)
+    yield from _of_chat(model, path) if model.task == "chat" else _not_of_chat(model, path)
+
+
+def _of_chat(model: Model, path: KeyPath) -> Iterator[Problem]:
+    if isinstance(model.price, float):
+        yield Problem(
+            (*path, "price"),
+            "is two prices for a chat model: write { input = 0.15, output = 0.60 }",
+            because=((*path, "task"),),
+        )
+    defaults = Model(upstreams=model.upstreams)
+    for option in _ONLY_EMBEDDING:
+        if getattr(model, option) != getattr(defaults, option):
+            yield Problem((*path, option), _NO_MEANING, warning=True)
+    for alias, prefix in model.aliases.items():
+        if prefix is not None:
+            yield Problem((*path, "aliases", alias, "prefix"), _NO_MEANING, warning=True)
+
+
+def _not_of_chat(model: Model, path: KeyPath) -> Iterator[Problem]:
+    because: tuple[KeyPath, ...] = ((*path, "task"),)
+    if model.cache in {"seeded", "deterministic"}:
+        yield Problem(
+            (*path, "cache"),
+            f'{quote(model.cache)} is about chats: add task = "chat", or use "always" or "off"',
+            because=because,
+        )
+    if model.task == "embedding" and isinstance(model.price, ChatPrice):
+        yield Problem(
+            (*path, "price"),
+            f"is one number for a model that embeds: write {model.price.input}",
+            because=because,
+        )
 
 
 def _on_openai(model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
@@ -121,12 +145,6 @@ def _on_openai(model: Model, path: KeyPath, because: KeyPath) -> Iterator[Proble
 
 
 def _on_llama(name: str, model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
-    if model.task == "chat":
-        yield Problem(
-            (*path, "task"),
-            "chat with a llama upstream comes with a later version",
-            because=(because,),
-        )
     if is_pattern(name):
         yield Problem(
             path,
@@ -140,10 +158,24 @@ def _on_llama(name: str, model: Model, path: KeyPath, because: KeyPath) -> Itera
             "a llama upstream has one model; leave this out",
             because=(because,),
         )
-    if model.forward:
+    if model.forward and model.task != "chat":
         yield Problem(
             (*path, "forward"), "a llama upstream takes no further fields", because=(because,)
         )
+
+
+def _one_task(config: Config, model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
+    upstream = model.upstreams[0]
+    if model.task == "chat" or not config.chats(upstream):
+        return
+    chat = next(n for n, m in config.models.items() if m.task == "chat" and upstream in m.upstreams)
+    at: KeyPath = ("models", chat)
+    yield Problem(
+        (*path, "upstreams"),
+        f"{quote(upstream)} is for chat, as {spell(at)} says, and a llama upstream does one task; "
+        "add a second one, with the same file, for this model",
+        because=(because, (*path, "task"), (*at, "task")),
+    )
 
 
 def _aliases(config: Config) -> Iterator[Problem]:

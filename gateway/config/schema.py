@@ -5,18 +5,20 @@ Knows the names and defaults, and nothing of files, lines or of who uses it.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.config.forms import ALIASES, DIMENSIONS, PRICE, about
-from gateway.config.options import Cache, Count, Key, LlamaUpstream, Name, OpenAIUpstream, Server
-from gateway.config.prices import PRICES
+from gateway.config.forms import ALIASES, DIMENSIONS, about
+from gateway.config.options import Cache, Count, Key, Name, Server
+from gateway.config.prices import PRICE, PRICES, ChatPrice
 from gateway.config.problems import KeyPath, Problem
+from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 
 Tokenizer = Literal["cl100k_base"]
 TokenIds = Literal["decode", "native", "reject"]
+CachePolicy = Literal["always", "deterministic", "seeded", "off"]
 Upstream = OpenAIUpstream | LlamaUpstream
 
 
@@ -25,7 +27,10 @@ class Model(Struct, frozen=True, kw_only=True):
 
     task: Annotated[
         Literal["embedding", "chat"] | None,
-        about("What the model is for; without it, the endpoint decides."),
+        about(
+            "What the model is for; without it, the endpoint decides where the upstream does both, "
+            "and a llama upstream embeds."
+        ),
     ] = None
     upstreams: Annotated[tuple[Name, ...], Meta(min_length=1), about("Who serves it.", ["openai"])]
     upstream_model: Annotated[
@@ -34,7 +39,8 @@ class Model(Struct, frozen=True, kw_only=True):
     aliases: Annotated[
         dict[str, str | None],
         about(
-            "Other names for it: a list, or a table in which each may have a prefix of its own.",
+            "Other names for it: a list, or a table in which each may have a prefix of its own for "
+            "texts that are embedded.",
             ["minilm"],
             {"e5:query": {"prefix": "query: "}, "e5:passage": {"prefix": "passage: "}},
             form=ALIASES,
@@ -76,15 +82,19 @@ class Model(Struct, frozen=True, kw_only=True):
         about("Further body fields that go upstream, and into the cache key.", ["input_type"]),
     ] = ()
     cache: Annotated[
-        Literal["always", "off"],
-        about("Whether its vectors are kept; off asks upstream for every text of every request."),
-    ] = "always"
-    price: Annotated[
-        float | None,
+        CachePolicy | None,
         about(
-            "US dollars for a million input tokens, to count what is saved. Default: OpenAI's "
-            "list price for its models, 0 for local ones.",
+            "Which answers are kept: all, none (off), and of chats those with a seed, or those "
+            "with a seed or temperature 0 (deterministic). Default: always, for chats seeded."
+        ),
+    ] = None
+    price: Annotated[
+        float | ChatPrice | None,
+        about(
+            "US dollars for a million input tokens, for chats also output tokens, to count what is "
+            "saved. Default: OpenAI's list price for its embedding models, 0 for local models.",
             0.02,
+            {"input": 0.15, "output": 0.6},
             form=PRICE,
         ),
     ] = None
@@ -115,15 +125,36 @@ class Model(Struct, frozen=True, kw_only=True):
         return "reject" if self.prefixed else "native"
 
     def price_for(self, name: str, *, local: bool) -> float | None:
-        """Return the US dollars for a million input tokens under this name; None: not known."""
+        """Return the US dollars for a million embedded tokens under this name; None: not known."""
+        if isinstance(self.price, ChatPrice):
+            return self.price.input
         if self.price is not None:
             return self.price
         return 0.0 if local else PRICES.get(self.upstream_model or name)
+
+    def chat_price(self, *, local: bool) -> ChatPrice | None:
+        """Return the US dollars for a million tokens of its chats; None: not known."""
+        if isinstance(self.price, ChatPrice):
+            return self.price
+        return ChatPrice(0.0, 0.0) if local else None
+
+    def cache_for(self, task: Literal["embedding", "chat"]) -> CachePolicy:
+        """Return which of its vectors, or of its chats, are kept."""
+        return self.cache or ("seeded" if task == "chat" else "always")
 
     @property
     def prefixed(self) -> bool:
         """Whether the model or an alias of it puts something before the texts."""
         return bool(self.prefix) or any(self.aliases.values())
+
+
+class ModelFiles(NamedTuple):
+    """What names a local model's answers: read once at the start, for all who name them."""
+
+    sha256: str
+    """Of the GGUF file, in hex."""
+    chat_template: str | None
+    """The text that the config puts in the place of the file's own template."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -143,13 +174,19 @@ class Config(Struct, frozen=True, kw_only=True):
     absent: tuple[Problem, ...] = ()
     """What could not be had and is only needed to ask upstreams: left out, and wrong unless
     nobody asks them: see `offline` of the server and of models."""
+    files: dict[str, ModelFiles] = {}
+    """Of the llama upstreams, by name; empty until `models.with_files` has read them."""
+
+    def chats(self, upstream: str) -> bool:
+        """Return whether an upstream that does one task only, a llama upstream, is to chat."""
+        return any(m.task == "chat" and upstream in m.upstreams for m in self.models.values())
 
 
 SECTIONS: Mapping[str, str] = {
     "server": Server.__doc__ or "",
     "cache": Cache.__doc__ or "",
     "keys": Key.__doc__ or "",
-    "upstreams": "Who makes the vectors, by name.",
+    "upstreams": "Who makes vectors and answers chats, by name.",
     "models": "What clients may ask for, by name.",
 }
 """The file's top-level tables."""

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.config.options import LlamaUpstream
-from gateway.config.schema import Config, Model, fields
+from gateway.config.schema import Config, Model, Upstream, fields
 from gateway.config.typed import form_of
+from gateway.config.upstreams import LlamaUpstream
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -23,22 +23,38 @@ def show(config: Config) -> str:
     parts.append(_table("[cache]", config.cache))
     parts.extend(_table("[[keys]]", key) for key in config.keys)
     for name, upstream in config.upstreams.items():
-        parts.append(_table(f"[upstreams.{_key(name)}]", upstream))
+        taken = _taken(upstream, chat=config.chats(name))
+        parts.append(_table(f"[upstreams.{_key(name)}]", taken))
     for name, model in config.models.items():
         parts.append(_table(f"[models.{_key(name)}]", _settled(config, name, model)))
     return "\n\n".join(parts) + "\n"
 
 
+def _taken(upstream: Upstream, *, chat: bool) -> Upstream:
+    """Return the upstream with the defaults that depend on its task."""
+    if not isinstance(upstream, LlamaUpstream):
+        return upstream
+    return msgspec.structs.replace(
+        upstream,
+        contexts=upstream.contexts_for(chat=chat),
+        threads=upstream.threads_for(chat=chat),
+        max_queue=upstream.max_queue_for(chat=chat),
+    )
+
+
 def _settled(config: Config, name: str, model: Model) -> Model:
-    """Return the model with the defaults that depend on its name."""
-    if model.task == "chat":
-        return model
+    """Return the model with the defaults that depend on its name and task."""
     local = isinstance(config.upstreams[model.upstreams[0]], LlamaUpstream)
+    if model.task == "chat":
+        return msgspec.structs.replace(
+            model, cache=model.cache_for("chat"), price=model.chat_price(local=local)
+        )
     return msgspec.structs.replace(
         model,
         dimensions=model.dimensions_for(name),
         token_ids=model.token_ids_for(name, local=local),
-        price=model.price_for(name, local=local),
+        cache=model.cache_for("embedding") if model.task or local else model.cache,
+        price=model.price or model.price_for(name, local=local),
     )
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config.addresses import is_loopback
-from gateway.config.files import no_gguf
-from gateway.config.options import LlamaUpstream, OpenAIUpstream, Server
+from gateway.config.files import no_gguf, no_template
+from gateway.config.options import Server
 from gateway.config.problems import KeyPath, Problem
 from gateway.config.schema import Config
 from gateway.config.secret import IN_PLAIN_TEXT, Secret
+from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -39,6 +40,7 @@ def upstream_problems(config: Config) -> Iterator[Problem]:
                 yield from _openai(upstream, path, config.server)
             case LlamaUpstream():
                 yield from _llama(upstream, path)
+                yield from _of_one_task(upstream, path, chat=config.chats(name))
 
 
 def _openai(upstream: OpenAIUpstream, path: KeyPath, server: Server) -> Iterator[Problem]:
@@ -103,3 +105,11 @@ def _llama(upstream: LlamaUpstream, path: KeyPath) -> Iterator[Problem]:
             'needs load = "first-use": what is loaded at start stays loaded',
             because=((*path, "load"),),
         )
+    if upstream.chat_template is not None and (reason := no_template(upstream.chat_template)):
+        yield Problem((*path, "chat_template"), reason)
+
+
+def _of_one_task(upstream: LlamaUpstream, path: KeyPath, *, chat: bool) -> Iterator[Problem]:
+    option, does = ("pooling", "chats") if chat else ("chat_template", "embeds")
+    if getattr(upstream, option) is not None:
+        yield Problem((*path, option), f"has no meaning for an upstream that {does}", warning=True)
