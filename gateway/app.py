@@ -1,6 +1,7 @@
 """The composition root: a Config becomes a running application. Only this file knows every name."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,17 +17,22 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.answers import Answers
 from gateway.backends.base import EmbeddingBackend
 from gateway.backends.local import EngineStatus, LocalBackend
 from gateway.backends.transport import Transport, TransportSettings, open_transport
 from gateway.cache.flight import Flights
 from gateway.cache.memory import MemoryStore
 from gateway.cache.scopes import Scopes
+from gateway.cache.seal import can_seal
 from gateway.cache.tiered import TieredCache
 from gateway.catalog import Catalog
+from gateway.chat import Chat
+from gateway.chat_calls import Calls
 from gateway.config import Cache, Config, Key
 from gateway.embeddings import Embeddings
 from gateway.endpoints import (
+    ChatEndpoint,
     EmbeddingsEndpoint,
     HealthEndpoints,
     ModelEndpoints,
@@ -35,13 +41,17 @@ from gateway.endpoints import (
 from gateway.keyring import Keyring
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.middleware import RequestEdge
-from gateway.models import model_of, open_backend
+from gateway.models import models_of, open_backend
 from gateway.observed import ObservedEmbeddings, ObservedStore, ObservedTransport
+from gateway.observed_chat import ObservedCalls, ObservedChat
+from gateway.recording import Recordings
 from gateway.routing import RoutingTable
 from gateway.stores import CacheSecret, keep_secret, open_stores, own_secret
 from gateway.tokens import Cl100k
 from gateway.types import Caller
 
+_SEED_BITS = 53
+"""Of the seeds that we draw: what JavaScript's numbers hold exactly."""
 SCRAPE_PATIENCE = 0.5
 """Seconds that a scrape waits for an engine's figures."""
 
@@ -85,14 +95,26 @@ def create_app(  # noqa: PLR0913 - the seams of a whole application
         return ObservedTransport(open_transport(settings), metrics, name, clock)
 
     backends = {
-        name: open_backend(name, upstream, directory, connect)
+        name: open_backend(name, upstream, directory, connect, chat=config.chats(name))
         for name, upstream in config.upstreams.items()
     }
-    models = [model_of(name, model, config, backends) for name, model in config.models.items()]
     cache = _open_cache(config.cache, secret or own_secret(config.cache), metrics, clock, log)
-    routes = RoutingTable(models, Cl100k(), cache.scopes)
+    routes = RoutingTable(models_of(config, backends), Cl100k(), cache.scopes)
     embeddings = ObservedEmbeddings(
         Embeddings(routes, cache, Flights(), on_computed=metrics.computed), metrics
+    )
+    chat = ObservedChat(
+        Chat(
+            routes,
+            _answers(cache),
+            Recordings(),
+            Calls(
+                silence=config.server.chat_timeout, on_made=ObservedCalls(metrics.chats, log).made
+            ),
+            draw_seed=partial(secrets.randbits, _SEED_BITS),
+        ),
+        metrics.chats,
+        clock,
     )
     keyring = Keyring([(key.secret.sha256, _caller(key)) for key in config.keys])
     catalog = Catalog(routes, clock)
@@ -140,13 +162,19 @@ def create_app(  # noqa: PLR0913 - the seams of a whole application
         max_body=config.server.max_body,
         request_timeout=config.server.request_timeout,
     )
+    talk = ChatEndpoint(
+        chat,
+        keyring,
+        max_body=config.server.max_body,
+        chat_timeout=config.server.chat_timeout,
+    )
     health = HealthEndpoints(states, draining)
     operations = [
         Route("/health/live", health.live, methods=["GET"]),
         Route("/health/ready", health.ready, methods=["GET"]),
     ]
     scraped = Route("/metrics", scrape, methods=["GET"])
-    public = [*_api(embed, ModelEndpoints(catalog, keyring)), *operations]
+    public = [*_api(embed, talk, ModelEndpoints(catalog, keyring)), *operations]
     if config.server.admin is None:
         return Gateway(finished([*public, scraped], lifespan), None, catalog, states)
     return Gateway(finished(public, lifespan), finished([*operations, scraped]), catalog, states)
@@ -171,6 +199,12 @@ def _open_cache(
     )
 
 
+def _answers(cache: TieredCache) -> Answers:
+    """Return where chat answers are kept: in the stores only if they can be sealed."""
+    sealed = can_seal()
+    return Answers(cache if sealed else cache.without_stores(), sealed=sealed)
+
+
 def straight(router: ASGIApp, routes: Sequence[Route]) -> ASGIApp:
     """Return the router, but for applications among its routes that take a POST: straight to them.
 
@@ -179,7 +213,7 @@ def straight(router: ASGIApp, routes: Sequence[Route]) -> ASGIApp:
     posted = {
         ("POST", route.path): route.endpoint
         for route in routes
-        if isinstance(route.endpoint, EmbeddingsEndpoint)
+        if isinstance(route.endpoint, EmbeddingsEndpoint | ChatEndpoint)
     }
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,10 +223,11 @@ def straight(router: ASGIApp, routes: Sequence[Route]) -> ASGIApp:
     return dispatch
 
 
-def _api(embed: EmbeddingsEndpoint, models: ModelEndpoints) -> Iterator[Route]:
+def _api(embed: EmbeddingsEndpoint, chat: ChatEndpoint, models: ModelEndpoints) -> Iterator[Route]:
     """Yield OpenAI's paths, each also without /v1, as some clients leave it out."""
     for prefix in ("/v1", ""):
         yield Route(f"{prefix}/embeddings", embed, methods=["POST"])
+        yield Route(f"{prefix}/chat/completions", chat, methods=["POST"])
         yield Route(f"{prefix}/models", models.all, methods=["GET"])
         yield Route(f"{prefix}/models/{{id:path}}", models.one, methods=["GET"])
     yield Route("/", root, methods=["GET"])
@@ -209,6 +244,8 @@ def _caller(key: Key) -> Caller:
 _OPERATIONS = {
     "/v1/embeddings": "embeddings",
     "/embeddings": "embeddings",
+    "/v1/chat/completions": "chat",
+    "/chat/completions": "chat",
     "/v1/models": "models",
     "/models": "models",
     "/metrics": "metrics",

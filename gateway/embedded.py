@@ -41,6 +41,8 @@ class Embedded(Struct):
     """Vectors that were made for this request and are kept."""
     forced: bool = False
     """Whether something kept was not taken because of the request's Cache-Control."""
+    bypassed: bool = False
+    """Whether vectors of this model are never kept."""
     unshared: bool = False
     """Whether a vector is provisional, as the store that replicas share is away."""
     headers: Mapping[str, str] = {}
@@ -128,6 +130,7 @@ def gathered(request: EmbeddingRequest, work: Work, cache: TieredCache, now: flo
         price=work.route.price,
         stored=work.stored,
         forced=work.forced,
+        bypassed=not work.route.model.cached,
         unshared=not all(entry.shared for entry in entries),
         headers=work.headers,
     )

@@ -21,9 +21,9 @@ from gateway.embedded import Counts, Embedded, Texts, Work, gathered, recalled
 from gateway.errors import (
     InvalidInputError,
     InvalidRequestError,
-    NotCachedError,
     UpstreamTimeoutError,
     store_away,
+    texts_not_cached,
 )
 from gateway.limits import count_tokens, must_count, split
 from gateway.route import Route
@@ -106,7 +106,7 @@ class Embeddings:
         if route.model.cached and not request.cache.no_store:
             await self._gather(work, request.cache)
         elif _only_kept(work, request.cache):
-            raise NotCachedError(0, len(unique))
+            raise texts_not_cached(0, len(unique))
         else:
             work.forced = request.cache.no_store
             await self._fetch(work, unique, shared=False)
@@ -127,7 +127,7 @@ class Embeddings:
         if missing and only_kept:
             if self._cache.away:
                 raise store_away()
-            raise NotCachedError(work.keys.index(next(iter(missing))), len(missing))
+            raise texts_not_cached(work.keys.index(next(iter(missing))), len(missing))
         if stale:
             work.forced = True
             # Something is kept for these, and stays: not even while the authority is away may

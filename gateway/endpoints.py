@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -11,16 +12,23 @@ from starlette.types import Receive, Scope, Send
 from gateway import __version__
 from gateway.backends.local import EngineStatus
 from gateway.catalog import Catalog
+from gateway.chat import CreatesChat
+from gateway.chat_schemas import parse_chat_request
 from gateway.embeddings import CreatesEmbeddings
 from gateway.errors import NotFoundError, PayloadTooLargeError, UnsupportedMediaError
 from gateway.http_cache import cache_control, cache_headers
 from gateway.keyring import Keyring
+from gateway.relay import Pieces
 from gateway.schemas import (
     embedding_response,
     model_response,
     models_response,
     parse_embedding_request,
 )
+
+REQUEST_ID, NAMED, STREAMS = "gateway.request_id", "gateway.named", "gateway.streams"
+"""What the edge and a handler tell each other of a request: its id, whether the client gave it, and
+whether the answer is an event stream, into which an error can still be written."""
 
 
 class EmbeddingsEndpoint:
@@ -61,6 +69,59 @@ class EmbeddingsEndpoint:
             headers.append((name.encode("latin-1"), value.encode("latin-1")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class ChatEndpoint:
+    """`POST /v1/chat/completions`, as a bare ASGI application."""
+
+    def __init__(
+        self, chat: CreatesChat, keyring: Keyring, *, max_body: int, chat_timeout: float
+    ) -> None:
+        self._chat = chat
+        self._keyring = keyring
+        self._max_body = max_body
+        self._chat_timeout = chat_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: as a whole, or as it comes."""
+        deadline = asyncio.get_running_loop().time() + self._chat_timeout
+        caller = self._keyring.caller(scope["headers"])
+        control = cache_control(scope["headers"])
+        request = parse_chat_request(await read_json(scope, receive, self._max_body), control)
+        scope["gateway.model"] = request.model
+        chatted = await self._chat.create(request, caller, deadline=deadline)
+        headers = cache_headers(chatted)
+        if chatted.seed is not None:
+            headers.append((b"x-gateway-seed", b"%d" % chatted.seed))
+        for name, value in chatted.headers.items():
+            headers.append((name.encode("latin-1"), value.encode("latin-1")))
+        if chatted.request_id:
+            headers.append((b"x-upstream-request-id", chatted.request_id))
+            if not scope[NAMED]:
+                # So that what an SDK shows is what the upstream's people can look for.
+                scope[REQUEST_ID] = chatted.request_id
+        if chatted.pieces is not None:
+            scope[STREAMS] = True
+            await _stream(chatted.pieces, headers, send)
+            return
+        body = chatted.whole or b""
+        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _stream(pieces: Pieces, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    """Send an event stream, each piece as soon as it is there."""
+    headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
+    headers.append((b"cache-control", b"no-cache"))
+    # Else nginx holds a stream back until it has a page of it.
+    headers.append((b"x-accel-buffering", b"no"))
+    async with aclosing(pieces):
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -173,6 +234,7 @@ class HealthEndpoints:
 
 SERVED = (
     "POST /v1/embeddings",
+    "POST /v1/chat/completions",
     "GET /v1/models",
     "GET /v1/models/{id}",
     "GET /health/live",

@@ -169,19 +169,18 @@ class UpstreamConnectError(UpstreamError):
 
 
 class NotCachedError(GatewayError):
-    """A text's vector is not kept, and nobody may be asked for it; asking again cannot help."""
+    """What was asked for is not kept, and nobody may be asked for it; asking again cannot help."""
 
     status = 504
     type = "not_cached"
     default_code = "not_cached"
 
-    def __init__(self, item: int, missing: int) -> None:
-        """`item` is the position of the first of the `missing` texts."""
-        more = {1: "", 2: ", nor is one more text"}.get(missing, f", nor are {missing - 1} more")
+    def __init__(self, what: str, param: str) -> None:
+        """`what` begins a sentence with what is missing."""
         super().__init__(
-            f"'input[{item}]' is not in the cache{more}, and nothing else may be asked: the "
-            "gateway or this model is offline, or the request said only-if-cached.",
-            param="input",
+            f"{what}, and nothing else may be asked: the gateway or this model is offline, or the "
+            "request said only-if-cached.",
+            param=param,
             headers={"x-should-retry": "false"},
         )
 
@@ -200,6 +199,17 @@ class ConfigError(GatewayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def texts_not_cached(item: int, missing: int) -> NotCachedError:
+    """Return the error where vectors are not kept; `item` is the first of the `missing` texts."""
+    more = {1: "", 2: ", nor is one more text"}.get(missing, f", nor are {missing - 1} more")
+    return NotCachedError(f"'input[{item}]' is not in the cache{more}", "input")
+
+
+def answer_not_cached() -> NotCachedError:
+    """Return the error for a chat whose answer is not kept."""
+    return NotCachedError("No answer to this request is in the cache", "messages")
 
 
 def store_away() -> UnavailableError:

@@ -1,10 +1,10 @@
 """HTTP's words for a cache: `Cache-Control` on requests, `Cache-Status` and `Age` on answers."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
-from gateway.embedded import Embedded
 from gateway.types import USUAL, CacheControl
 
 # What was read once is not read again in another way (`+` after a quantifier): a header of many
@@ -43,21 +43,58 @@ def _read(said: bytes) -> CacheControl:
     return USUAL if control == USUAL else control
 
 
-def cache_headers(embedded: Embedded) -> list[tuple[bytes, bytes]]:
-    """Return `Cache-Status`, and `Age` where a vector was kept already."""
+class Answer(Protocol):
+    """What is told of an answer: see embedded.Embedded and chatted.Chatted."""
+
+    @property
+    def sources(self) -> Mapping[str, int]:
+        """Its parts, by where they came from."""
+        ...
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the oldest part that was kept was made."""
+        ...
+
+    @property
+    def stored(self) -> int:
+        """Parts that were made for this request and are kept."""
+        ...
+
+    @property
+    def forced(self) -> bool:
+        """Whether something kept was not taken because of the request."""
+        ...
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether an answer to such a request is never kept."""
+        ...
+
+    @property
+    def unshared(self) -> bool:
+        """Whether a part is provisional."""
+        ...
+
+
+def cache_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return `Cache-Status`, and `Age` where a part was kept already."""
     status = _status(
-        tuple(embedded.sources.items()), embedded.stored > 0, embedded.forced, embedded.unshared
+        tuple(answer.sources.items()),
+        answer.stored > 0,
+        "bypass" if answer.bypassed else "request" if answer.forced else None,
+        answer.unshared,
     )
-    if embedded.age is None:
+    if answer.age is None:
         return [(b"cache-status", status)]
-    return [(b"cache-status", status), (b"age", b"%d" % max(0, int(embedded.age)))]
+    return [(b"cache-status", status), (b"age", b"%d" % max(0, int(answer.age)))]
 
 
 @lru_cache(1024)
 def _status(
     sources: tuple[tuple[str, int], ...],
     stored: bool,
-    forced: bool,
+    why: str | None,
     unshared: bool,
 ) -> bytes:
     """Return the value of RFC 9211: a hit only if nothing went out for this request."""
@@ -67,8 +104,8 @@ def _status(
         detail += ", unshared"
     if not counts.get("upstream") and not counts.get("in-flight"):
         how = "hit"
-    elif forced:
-        how = "fwd=request"
+    elif why is not None:
+        how = f"fwd={why}"
     else:
         how = "fwd=partial" if counts.get("memory") or counts.get("store") else "fwd=miss"
     return f'gateway; {how}{"; stored" if stored else ""}; detail="{detail}"'.encode()

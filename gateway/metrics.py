@@ -16,14 +16,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway import __version__
 from gateway.cache.store import StoreError
 from gateway.cache.tiered import TieredCache
+from gateway.chat_metrics import BUCKETS, ChatMetrics
 from gateway.embedded import Embedded
 from gateway.route import Route
-
-BUCKETS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
-    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-)  # fmt: skip
-"""Seconds. A hit takes well under a millisecond, an upstream under pressure a minute."""
 
 _FRESH = 1.0
 """Seconds that the figures of a worker may lag behind where another one is asked for them."""
@@ -87,6 +82,7 @@ class Metrics:
             ["model", "kind"],
             registry=registry,
         )
+        self.chats = ChatMetrics(registry, label, self.cost, self._add)
         self._cache(registry)
         self.engine_queue = self._newest(
             "embgw_engine_queue_depth", "Texts waiting for a context.", "engine"
@@ -175,6 +171,9 @@ class Metrics:
         self._tally[self.tokens, (label, "upstream")] += tokens
         if route.price:
             self._tally[self.cost, (label, "spent")] += tokens * route.price / 1e6
+
+    def _add(self, counter: Counter, labels: tuple[str, ...], amount: float) -> None:
+        self._tally[counter, labels] += amount
 
     def collect(self) -> list[Metric]:
         """Bring the counters up to date; see `flush`. Prometheus asks for it before it reads."""

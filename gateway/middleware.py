@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.endpoints import unknown_path
+from gateway.endpoints import NAMED, REQUEST_ID, STREAMS, unknown_path
 from gateway.errors import GatewayError, MethodNotAllowedError
+from gateway.sse import event
 
 Observe = Callable[[str, str | None, int, float], None]
 """Told of every request at its end: operation, model asked for, status, seconds."""
@@ -57,7 +58,7 @@ class RequestEdge:
             await self._app(scope, receive, send)
             return
         began = self._clock()
-        request_id = self._request_id(scope)
+        self._name(scope)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -65,7 +66,7 @@ class RequestEdge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 milliseconds = b"%d" % ((self._clock() - began) * 1000)
-                message["headers"].append((b"x-request-id", request_id))
+                message["headers"].append((b"x-request-id", scope[REQUEST_ID]))
                 message["headers"].append((b"openai-processing-ms", milliseconds))
             await send(message)
 
@@ -75,9 +76,12 @@ class RequestEdge:
         except ClientDisconnect:
             status = _CLIENT_LEFT
         except Exception as error:  # noqa: BLE001 - the one border: nothing may pass beyond it
-            known = self._known(error, scope, request_id)
+            known = self._known(error, scope)
             if not status:
                 await _render(known, answer)
+            elif scope.get(STREAMS):
+                # The status has gone out; OpenAI's SDKs raise this where they find it.
+                await send({"type": "http.response.body", "body": event(known.body())})
         finally:
             seconds = self._clock() - began
             status = status or _CLIENT_LEFT
@@ -87,10 +91,10 @@ class RequestEdge:
             )
             self._observe(operation, scope.get("gateway.model"), status, seconds)
             if self._verbose:
-                ms, name = round(seconds * 1000, 2), request_id.decode()
+                ms, name = round(seconds * 1000, 2), scope[REQUEST_ID].decode()
                 self._log.debug("request", operation=operation, status=status, ms=ms, id=name)
 
-    def _known(self, error: Exception, scope: Scope, request_id: bytes) -> GatewayError:
+    def _known(self, error: Exception, scope: Scope) -> GatewayError:
         """Return the error to answer with; log one that nobody foresaw."""
         if isinstance(error, GatewayError):
             return error
@@ -101,7 +105,7 @@ class RequestEdge:
             "unforeseen error",
             kind=type(error).__name__,
             at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]],
-            id=request_id.decode(),
+            id=scope[REQUEST_ID].decode(),
         )
         return GatewayError(
             "The gateway failed in a way nobody foresaw; its log has the place under this "
@@ -109,11 +113,14 @@ class RequestEdge:
             code="internal_error",
         )
 
-    def _request_id(self, scope: Scope) -> bytes:
+    def _name(self, scope: Scope) -> None:
+        """Give the request its id: the client's own, or one that may still be an upstream's."""
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _ACCEPTABLE_ID(value):
-                return bytes(value)
-        return f"{self._prefix}{next(self._numbers):08x}".encode()
+                scope[REQUEST_ID], scope[NAMED] = bytes(value), True
+                return
+        scope[REQUEST_ID] = f"{self._prefix}{next(self._numbers):08x}".encode()
+        scope[NAMED] = False
 
 
 def _of_router(error: HTTPException, scope: Scope) -> GatewayError:

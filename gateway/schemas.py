@@ -53,20 +53,11 @@ def parse_embedding_request(body: bytes, control: CacheControl = USUAL) -> Embed
         asked = _decode(body)
         extra = _extra(body)
     except msgspec.ValidationError as error:
-        _refuse_shape(str(error))
+        refuse_shape(str(error))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise InvalidRequestError(
-            "We could not parse the JSON body of your request: it must be one JSON object in UTF-8."
-        ) from None
-    if asked.model is None or not asked.model:
-        raise InvalidRequestError("you must provide a model parameter", param="model")
-    if len(asked.model) > MAX_NAME:
-        raise InvalidRequestError(
-            f"'model' has {len(asked.model)} characters; at most {MAX_NAME} make a name.",
-            param="model",
-        )
+        raise unreadable() from None
     return EmbeddingRequest(
-        model=asked.model,
+        model=model_name(asked.model),
         inputs=_inputs(asked.input),
         base64=_is_base64(asked.encoding_format),
         dimensions=asked.dimensions,
@@ -144,8 +135,27 @@ def _ids(ids: Sequence[int], where: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _refuse_shape(message: str) -> NoReturn:
-    """Turn the decoder's message into one that names the field and the item."""
+def model_name(asked: str | None) -> str:
+    """Return the model that was asked for; raise InvalidRequestError for what can be no name."""
+    if not asked:
+        raise InvalidRequestError("you must provide a model parameter", param="model")
+    if len(asked) > MAX_NAME:
+        raise InvalidRequestError(
+            f"'model' has {len(asked)} characters; at most {MAX_NAME} make a name.",
+            param="model",
+        )
+    return asked
+
+
+def unreadable() -> InvalidRequestError:
+    """Return the error for a body that is no JSON."""
+    return InvalidRequestError(
+        "We could not parse the JSON body of your request: it must be one JSON object in UTF-8."
+    )
+
+
+def refuse_shape(message: str) -> NoReturn:
+    """Raise the decoder's message as one that names the field and the item."""
     path = _PATH.search(message)
     reason = message[: path.start()] if path else message
     field = path["field"] if path else None

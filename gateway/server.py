@@ -24,6 +24,9 @@ _OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _BACKLOG = 2048
 """Connections that may wait to be accepted; as uvicorn has it."""
 
+UNREAD = 60.0
+"""Seconds that a client may leave what it was sent unread, with the buffers full."""
+
 GRACE = 30.0
 """Seconds that running requests have to end after SIGTERM."""
 
@@ -59,6 +62,7 @@ class Protocol(HttpToolsProtocol):
         self._running: asyncio.Task[Any] | None = None
         self._left = False
         self._deaf = False
+        self._unread: asyncio.TimerHandle | None = None
         self.app = self._attended
 
     def data_received(self, data: bytes) -> None:
@@ -103,9 +107,27 @@ class Protocol(HttpToolsProtocol):
         finally:
             self._running = None
 
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol: the client does not read as fast as we write."""
+        super().pause_writing()
+        # One that does not read at all would hold what it was given for ever: an upstream's place,
+        # or a local model's only context.
+        self._unread = self.loop.call_later(UNREAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()
+        self._forget_unread()
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         super().connection_lost(exc)
+        self._forget_unread()
         if self._running is not None:
             self._left = True
             self._running.cancel()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 Text = str | tuple[int, ...]
 """One input: a text, or the ids of a tokenizer's tokens."""
@@ -51,6 +51,19 @@ class EmbeddingRequest(Struct, frozen=True):
     cache: CacheControl = USUAL
     extra: Mapping[str, Any] = {}
     """Body fields beyond OpenAI's and ours; the model's `forward` list decides about them."""
+
+
+class ChatRequest(Struct, frozen=True):
+    """What a client asks of `POST /v1/chat/completions`: all of it, and what the gateway reads."""
+
+    model: str
+    fields: Mapping[str, Raw]
+    """Every field of the body, as it was sent."""
+    stream: bool = False
+    include_usage: bool = False
+    """Whether a stream is to end with a chunk that tells its tokens."""
+    seed: int | None = None
+    cache: CacheControl = USUAL
 
 
 @dataclass(frozen=True, slots=True)
