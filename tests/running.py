@@ -105,6 +105,11 @@ class Running:
         """Requests that the server works on now."""
         return len(self.servers[0].server_state.tasks)
 
+    @property
+    def connections(self) -> int:
+        """Clients that are connected now."""
+        return len(self.servers[0].server_state.connections)
+
     def wait_until(self, true: Callable[[], bool], timeout: float = 10.0) -> None:
         """Return as soon as something is true of this gateway; raises TimeoutError."""
         end = time.monotonic() + timeout

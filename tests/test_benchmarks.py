@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -34,17 +35,17 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
 
 
 def tables(markdown: str) -> dict[str, Table]:
-    """Return the rows of each part, by the first word of its title."""
+    """Return the rows of each part, by its title up to the first colon or comma."""
     found: dict[str, Table] = {}
     for part in markdown.split("\n### ")[1:]:
         rows = [line[1:-1].split("|") for line in part.splitlines() if line.startswith("|")]
         head, _, *cells = [[cell.strip() for cell in row] for row in rows]
-        found[part.split()[0].rstrip(":")] = [dict(zip(head, row, strict=True)) for row in cells]
+        found[re.split("[:,\n]", part)[0]] = [dict(zip(head, row, strict=True)) for row in cells]
     return found
 
 
@@ -77,15 +78,46 @@ def test_misses_go_upstream_and_hits_do_not(quick):
 @pytest.mark.skipif(find_spec("llama_cpp") is None, reason="needs the extra [local]")
 def test_a_quick_run_measures_the_local_model_beside_the_bare_pool(quick):
     """The local part compares the two in texts a second."""
-    assert [row["server"] for row in quick["Local"]] == ["bare context pool", "gateway"]
-    assert all(float(row["texts/s"].replace(",", "")) > 0 for row in quick["Local"])
+    assert [row["server"] for row in quick["Local model"]] == ["bare context pool", "gateway"]
+    assert all(float(row["texts/s"].replace(",", "")) > 0 for row in quick["Local model"])
+
+
+def test_a_quick_run_relays_chats_beside_the_upstream_itself(quick):
+    """Streamed slowly, streamed at once and not streamed: each a call, none of them kept."""
+    servers = ["upstream, direct", "gateway", "bare uvicorn + aiohttp"]
+    assert [row["server"] for row in quick["Relay"]] == servers * 3
+    assert {row["upstream calls"] for row in quick["Relay"]} == {"1.00"}
+    figures = ("chunks/s", "first chunk p50 ms", "a chunk's way p50 ms")
+    assert all(float(row[name].replace(",", "")) > 0 for row in quick["Relay"] for name in figures)
+
+
+def test_a_quick_run_tells_kept_chats_again(quick):
+    """Seeded answers come without a call, as JSON and as a stream."""
+    rows = quick["Chat hits"]
+    assert {(row["asked"], row["server"]) for row in rows} == {
+        (asked, server)
+        for asked in ("not streamed", "streamed")
+        for server in ("gateway", "bare uvicorn, bytes ready")
+    }
+    assert {row["upstream calls"] for row in rows} == {"0.00"}
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="needs the extra [local]")
+def test_a_quick_run_measures_local_chat_beside_the_bare_loop(quick):
+    """Answers of both kinds and prompts, in tokens a second."""
+    assert [row["server"] for row in quick["Local chat"]] == [
+        "bare llama-cpp-python",
+        "gateway",
+    ] * 3
+    assert all(float(row["tokens/s"].replace(",", "")) > 0 for row in quick["Local chat"])
 
 
 def test_an_unknown_benchmark_is_refused():
     """The command says which there are."""
     ran = bench("mises")
     assert ran.returncode == 2
-    assert "choose from misses, hits, stores, local, start" in ran.stderr
+    assert "choose from misses, hits, stores, local, chat, start" in ran.stderr
 
 
 def test_an_answer_other_than_200_ends_the_measurement():

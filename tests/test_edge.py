@@ -22,7 +22,7 @@ def test_paths_work_with_and_without_v1(edge, path):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/v1/chat/completions", "POST /v1/embeddings"),
+        ("/v1/completions", "POST /v1/chat/completions"),
         ("/v1/nothing", "GET /v1/models"),
         ("/v1/embeddings/", "Leave out the slash at the end."),
         ("/v1/models/", "Served:"),

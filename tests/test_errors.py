@@ -16,6 +16,7 @@ from gateway.errors import (
     TooManyTokensError,
     context_length_exceeded,
     retry_headers,
+    texts_not_cached,
 )
 
 
@@ -91,7 +92,7 @@ def test_too_many_tokens_are_said_as_openai_says_it():
 )
 def test_what_is_not_cached_is_named_and_not_to_be_asked_for_again(missing, said):
     """504, as RFC 9111 has it, but SDKs, which repeat a 5xx, are told not to."""
-    error = NotCachedError(3, missing)
+    error = texts_not_cached(3, missing)
     body = json.loads(error.body())["error"]
     assert (error.status, error.headers) == (504, {"x-should-retry": "false"})
     assert (body["type"], body["param"], body["code"]) == ("not_cached", "input", "not_cached")

@@ -1,8 +1,10 @@
 """Clients that leave, requests that run out of time, and those who waited with them."""
 
+import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx2
 import numpy as np
@@ -92,6 +94,24 @@ def test_a_client_that_leaves_while_it_sends_is_forgotten(running):
     assert running.embed("x").status_code == 200
     assert running.metric("embgw_requests_total", code="499") == 1
     assert running.log == ""
+
+
+def test_a_client_that_does_not_read_is_left(monkeypatch, gateway, fake_openai):
+    """With the buffers full for a while: its request must not hold what others wait for."""
+    monkeypatch.setattr("gateway.server.UNREAD", 0.2)
+    running = gateway(one_model(fake_openai.base_url))
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", running.port))
+    body = b'{"model":"m","input":%b}' % json.dumps([f"{n}" for n in range(2048)]).encode()
+    request = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
+    with connection:
+        connection.settimeout(1)
+        with suppress(OSError):
+            for _ in range(40):
+                connection.sendall(request % (len(body), body))
+        running.wait_until(lambda: running.connections == 0)
+    assert running.embed("x").status_code == 200
 
 
 def test_a_connection_serves_request_after_request(running, fake_openai):

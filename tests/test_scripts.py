@@ -81,7 +81,8 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a clone"
         self.folder = folder
-        extras = {"local": "llama-cpp-python", "fast": "", "tokenizer": "", "redis": "", "dev": ""}
+        others = ("fast", "tokenizer", "redis", "seal", "dev")
+        extras = {"local": "llama-cpp-python", **dict.fromkeys(others, "")}
         write_project(self.root, "stand_in_gateway", extras, GATEWAY)
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
         (self.root / "constraints.txt").write_text("llama-cpp-python==1.0\n")
