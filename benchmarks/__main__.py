@@ -1,4 +1,4 @@
-"""The command: python -m benchmarks [misses] [hits] [stores] [local] [start] [--quick].
+"""The command: python -m benchmarks [misses] [hits] [stores] [local] [chat] [start] [--quick].
 
 Everything in one run, interleaved; the figures are medians over the rounds. Rates move from
 machine to machine: read the ratios and the CPU time. The server under test has one core to itself
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import hits, local, misses, start, stores
+from benchmarks import chat_hits, chat_local, hits, local, misses, relay, start, stores
 from benchmarks.load import LoadError
 from benchmarks.progress import Say
 from benchmarks.report import Part, heading
@@ -24,12 +24,13 @@ Run = Callable[[Setting, Path], Part | None]
 
 def main(words: Sequence[str]) -> int:
     """Run what was asked for; return the exit status: 1 if anything could not be measured."""
-    parts: Mapping[str, Run] = {
-        "misses": misses.run,
-        "hits": hits.run,
-        "stores": stores.run,
-        "local": local.run,
-        "start": start.run,
+    parts: Mapping[str, Sequence[Run]] = {
+        "misses": [misses.run],
+        "hits": [hits.run],
+        "stores": [stores.run],
+        "local": [local.run],
+        "chat": [relay.run, chat_hits.run, chat_local.run],
+        "start": [start.run],
     }
     parser = _arguments(list(parts))
     asked = parser.parse_args(words)
@@ -42,10 +43,11 @@ def main(words: Sequence[str]) -> int:
     setting = Setting(plan, say, with_peers, core, others)
     done: list[Part] = []
     failed = False
-    for name in asked.names or parts:
+    runs = [(name, run) for name in asked.names or parts for run in parts[name]]
+    for name, run in runs:
         try:
             with tempfile.TemporaryDirectory() as directory:
-                part = parts[name](setting, Path(directory))
+                part = run(setting, Path(directory))
         except (StartError, LoadError) as error:
             say.note(f"{name} could not be measured: {error}")
             failed = True

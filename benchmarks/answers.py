@@ -1,4 +1,4 @@
-"""What a right answer is: so many vectors of a width, of length one, in either form."""
+"""What a right answer is: vectors of a width and of length one, or a chat that is all there."""
 
 import base64
 import json
@@ -26,6 +26,27 @@ def expect(
             raise LoadError("a vector is not of length 1")
         if tokens is not None and answer["usage"]["prompt_tokens"] != tokens:
             raise LoadError(f"{answer['usage']['prompt_tokens']} tokens where {tokens} were sent")
+
+    return check
+
+
+def expect_chat(*, stream: bool, tokens: int | None = None) -> Callable[[Outcome], None]:
+    """Return a check that raises LoadError; `tokens` is what the answer says that it has."""
+
+    def check(outcome: Outcome) -> None:
+        told: dict[str, int] | None
+        if stream:
+            *events, done, nothing = outcome.body.split(b"\n\n")
+            if (done, nothing) != (b"data: [DONE]", b""):
+                raise LoadError("a stream that is not whole")
+            told = json.loads(events[-1].removeprefix(b"data: ")).get("usage")
+        else:
+            answer = json.loads(outcome.body)
+            if not answer["choices"][0]["message"]["content"]:
+                raise LoadError("an answer without words")
+            told = answer["usage"]
+        if tokens is not None and (told or {}).get("completion_tokens") != tokens:
+            raise LoadError(f"an answer of another length than {tokens} tokens: {told}")
 
     return check
 

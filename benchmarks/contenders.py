@@ -4,6 +4,7 @@ It knows how each is set up for speed; it starts and installs nothing.
 """
 
 import sysconfig
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ GATEWAY = "gateway"
 STARLETTE = "starlette + aiohttp"
 BARE = "bare uvicorn + aiohttp"
 READY = "bare uvicorn, bytes ready"
+DIRECT = "upstream, direct"
 LITELLM = "LiteLLM"
 LITELLM_CACHED = "LiteLLM, cache on"
 LLAMA_SERVER = "llama_cpp.server"
@@ -34,17 +36,25 @@ base_url = "{base}"
 api_key = "sk-benchmark"
 
 [models."{model}"]
-task = "embedding"
+task = "{task}"
 upstreams = ["fake"]
+"""
+
+_CHAT_CONFIG = """\
+[upstreams.file]
+kind = "llama"
+model = "{gguf}"
+threads = {threads}
+n_ctx = {context}
+
+[models."{model}"]
+task = "chat"
+upstreams = ["file"]
 """
 
 _LITELLM_CONFIG = """\
 model_list:
-  - model_name: {model}
-    litellm_params:
-      model: openai/{model}
-      api_base: {base}
-      api_key: sk-benchmark
+{models}
 litellm_settings:
   telemetry: false
   set_verbose: false
@@ -53,10 +63,23 @@ litellm_settings:
     type: local
 """
 
+_LITELLM_MODEL = """\
+  - model_name: {model}
+    litellm_params:
+      model: openai/{model}
+      api_base: {base}
+      api_key: sk-benchmark
+"""
+
 
 def fake_upstream() -> Contender:
     """Return the server that plays OpenAI."""
     return Contender("fake upstream", lambda port: python("benchmarks.upstream", str(port)), "/")
+
+
+def fake_chat() -> Contender:
+    """Return the server that plays OpenAI's chat."""
+    return Contender(DIRECT, lambda port: python("benchmarks.chat_upstream", str(port)), "/")
 
 
 def gateway(base: str, directory: Path, *, name: str = GATEWAY, cache: str = "") -> Contender:
@@ -64,8 +87,26 @@ def gateway(base: str, directory: Path, *, name: str = GATEWAY, cache: str = "")
 
     `cache` is what stands in the config's [cache]; without any, vectors are kept in memory only.
     """
+    text = _GATEWAY_CONFIG.format(base=base, model=MODEL, task="embedding", cache=cache)
+    return _configured(name, text, directory)
+
+
+def chat_gateway(base: str, directory: Path) -> Contender:
+    """Return the gateway before an upstream that chats, under any name."""
+    text = _GATEWAY_CONFIG.format(base=base, model="*", task="chat", cache="")
+    return _configured(GATEWAY, text, directory)
+
+
+def local_chat_gateway(
+    gguf: Path, model: str, directory: Path, *, threads: int, context: int
+) -> Contender:
+    """Return the gateway with a chat model of its own, one context, nothing kept on disk."""
+    text = _CHAT_CONFIG.format(gguf=gguf, model=model, threads=threads, context=context)
+    return _configured(GATEWAY, text, directory)
+
+
+def _configured(name: str, text: str, directory: Path) -> Contender:
     config = directory / f"{name}.toml".replace(" ", "-").replace(",", "")
-    text = _GATEWAY_CONFIG.format(base=base, model=MODEL, cache=cache)
     config.write_text(text, encoding="utf-8")
     return Contender(
         name,
@@ -96,15 +137,23 @@ def bare_floor(base: str) -> Contender:
     return Contender(BARE, partial(_floor, "bare", base))
 
 
+def relay_floor(base: str) -> Contender:
+    """Return the relay of chats with aiohttp alone."""
+    return Contender(BARE, partial(_floor, "relay", base))
+
+
 def ready_floor(answers: Path) -> Contender:
     """Return the app that sends the answers in a directory."""
     return Contender(READY, partial(_floor, "ready", str(answers)))
 
 
-def litellm(interpreter: Path, base: str, directory: Path, *, cached: bool) -> Contender:
+def litellm(
+    interpreter: Path, base: str, directory: Path, *, cached: bool, models: Sequence[str] = (MODEL,)
+) -> Contender:
     """Return LiteLLM's proxy with one worker and the settings its documentation has for speed."""
     config = directory / f"litellm-{cached}.yaml"
-    text = _LITELLM_CONFIG.format(base=base, model=MODEL, cached=str(cached).lower())
+    listed = "".join(_LITELLM_MODEL.format(base=base, model=model) for model in models)
+    text = _LITELLM_CONFIG.format(models=listed.rstrip(), cached=str(cached).lower())
     config.write_text(text, encoding="utf-8")
     command = interpreter.with_name("litellm")
     return Contender(

@@ -2,6 +2,7 @@
 
     starlette  a starlette route that passes a body on through aiohttp; WHAT is the upstream's base
     bare       the same without starlette
+    relay      as bare, but for chats: bytes are sent on as they come
     ready      the answer to each known body, ready-made; WHAT is a directory of N.request, N.answer
 
 Each on uvicorn with uvloop and httptools, without access log, as the gateway runs. They check,
@@ -50,8 +51,10 @@ def starlette_app(upstream: str) -> ASGIApp:
 class BareApp:
     """The pass-through as an ASGI callable."""
 
+    path = "/embeddings"
+
     def __init__(self, upstream: str) -> None:
-        self._url = f"{upstream}/embeddings"
+        self._url = upstream + self.path
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +65,25 @@ class BareApp:
             self._session = aiohttp.ClientSession()
         body = (await receive())["body"]
         async with self._session.post(self._url, data=body, headers=JSON) as reply:
-            await answer(send, await reply.read())
+            await self.pass_on(reply, send)
+
+    async def pass_on(self, reply: aiohttp.ClientResponse, send: Send) -> None:
+        """Send the upstream's answer on."""
+        await answer(send, await reply.read())
+
+
+class RelayApp(BareApp):
+    """The same for chats: each piece of a body goes on as it comes."""
+
+    path = "/chat/completions"
+
+    async def pass_on(self, reply: aiohttp.ClientResponse, send: Send) -> None:
+        """Send the upstream's answer on."""
+        headers = [(b"content-type", reply.headers["content-type"].encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for piece in reply.content.iter_any():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 class ReadyApp:
@@ -96,6 +117,7 @@ def main(name: str, port: str, what: str) -> None:
     apps: dict[str, Callable[[str], ASGIApp]] = {
         "starlette": starlette_app,
         "bare": BareApp,
+        "relay": RelayApp,
         "ready": ReadyApp,
     }
     uvicorn.run(

@@ -27,6 +27,18 @@ class Goal:
     """More, that is aimed at."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How many milliseconds one subject's figure may be above another's; None: it is only told."""
+
+    workload: str
+    subject: str
+    other: str
+    figure: str
+    what: str
+    most: float | None = None
+
+
 @dataclass(slots=True)
 class Part:
     """One benchmark's results: a table, and sentences below it."""
@@ -79,6 +91,21 @@ def rates(
     return part
 
 
+def relays(title: str, measured: Measured, bounds: Sequence[Bound]) -> Part:
+    """Return the table of chats that are passed on: medians, and what is added to a time."""
+    part = Part(
+        title,
+        ["asked", "server", "chunks/s", "CPU µs a chunk", "first chunk p50 ms", "p99 ms",
+         "a chunk's way p50 ms", "p99 ms", "upstream calls"],
+    )  # fmt: skip
+    names = ("rate", "cpu", "p50", "p99", "way50", "way99", "calls")
+    for workload, subject in measured.figures:
+        middle = [_number(measured.middle(workload, subject, name)) for name in names]
+        part.rows.append([workload, subject, *middle])
+    part.lines += [_added(bound, measured) for bound in bounds]
+    return part
+
+
 def memory_lines(servers: Sequence[Server], idle: Sequence[Mapping[str, int]]) -> list[str]:
     """Return a sentence on the memory of each server's processes, before and after its work."""
     lines = []
@@ -119,6 +146,17 @@ def _met(goal: Goal, measured: Measured) -> str:
         f"{goal.workload}: {goal.subject} at {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
         f"of {goal.other}; goal {goal.least:.2f}, {verdict}."
     )
+
+
+def _added(bound: Bound, measured: Measured) -> str:
+    added = measured.beyond(bound.workload, bound.subject, bound.other, bound.figure)
+    middle = median(added)
+    told = f"{middle:.2f} ms ({added[0]:.2f} to {added[-1]:.2f})"
+    verdict = ""
+    if bound.most is not None:
+        reached = "reached" if middle < bound.most else "**missed**"
+        verdict = f"; goal below {bound.most:g} ms, {reached}"
+    return f"{bound.workload}: {bound.subject} adds {told} to {bound.what}{verdict}."
 
 
 def _number(value: float | None) -> str:

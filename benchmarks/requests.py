@@ -14,14 +14,14 @@ TOKENS = 20
 """Tokens of a sentence of the bundled model, [CLS] and [SEP] included."""
 
 
-def post(fields: object) -> bytes:
-    """Return a whole `POST /v1/embeddings` with this JSON."""
+def post(fields: object, path: bytes = b"/v1/embeddings") -> bytes:
+    """Return a whole `POST` with this JSON."""
     body = msgspec.json.encode(fields)
-    return _HEAD % len(body) + body
+    return _HEAD % (path, len(body)) + body
 
 
 _HEAD = (
-    b"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer sk-benchmark\r\n"
+    b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer sk-benchmark\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
 )
 
@@ -55,6 +55,13 @@ def sentence_requests(model: str, batch: int) -> Iterator[bytes]:
     while True:
         texts = list(islice(source, batch))
         yield post({"input": texts, "model": model, "encoding_format": "base64"})
+
+
+def chat_request(model: str, text: str, *, stream: bool, **fields: object) -> bytes:
+    """Return a whole `POST /v1/chat/completions` with one message of a user."""
+    messages = [{"role": "user", "content": text}]
+    asked = {"model": model, "messages": messages, "stream": stream, **fields}
+    return post(asked, b"/v1/chat/completions")
 
 
 def same_request(inputs: str | Sequence[str], form: str) -> bytes:

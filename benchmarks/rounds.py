@@ -36,6 +36,8 @@ class Workload:
     """Raises LoadError for an answer that is not what was asked for."""
     per: int = 1
     """How many things one answer counts for, as a batch of 32 texts does for 32."""
+    spread: float = 0.0
+    """Seconds over which the connections of a load of chats begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,16 @@ class Figures:
 
     rate: float
     """Things a second."""
-    cpu: float
+    cpu: float | None
     """Microseconds of the subject's processes."""
     p50: float | None = None
-    """Milliseconds."""
+    """Milliseconds; of a stream, to its first chunk."""
     p99: float | None = None
     calls: float | None = None
     """Calls to the fake upstream for one request."""
+    way50: float | None = None
+    """Milliseconds from where a stream's chunk was written to where it was read."""
+    way99: float | None = None
 
 
 class Subject(Protocol):
@@ -81,6 +86,11 @@ class Measured:
         """Return the median of one figure over the rounds."""
         values = [getattr(each, figure) for each in self.figures[workload, subject]]
         return None if None in values else float(median(values))
+
+    def beyond(self, workload: str, subject: str, other: str, figure: str) -> list[float]:
+        """Return by how much the subject's figure is above the other's in each round."""
+        pairs = zip(self.figures[workload, subject], self.figures[workload, other], strict=True)
+        return sorted(getattr(mine, figure) - getattr(theirs, figure) for mine, theirs in pairs)
 
     def ratios(self, workload: str, subject: str, other: str) -> list[float]:
         """Return the subject's rate over the other's in each round, lowest first."""
@@ -128,7 +138,12 @@ class Client:
         )
 
     def _calls(self) -> int:
-        return json.loads(fetch(self.upstream.address))["calls"] if self.upstream else 0
+        return count_calls(self.upstream) if self.upstream else 0
+
+
+def count_calls(upstream: Server) -> int:
+    """Return how many calls a fake upstream has had so far."""
+    return int(json.loads(fetch(upstream.address))["calls"])
 
 
 def fetch(address: str) -> bytes:
