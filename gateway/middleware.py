@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.endpoints import NAMED, REQUEST_ID, STREAMS, unknown_path
-from gateway.errors import GatewayError, MethodNotAllowedError
+from gateway.errors import GatewayError, InvalidRequestError, MethodNotAllowedError
 from gateway.sse import event
 
 Observe = Callable[[str, str | None, int, float], None]
@@ -100,6 +100,10 @@ class RequestEdge:
             return error
         if isinstance(error, HTTPException):
             return _of_router(error, scope)
+        if isinstance(error, RecursionError):
+            # Nothing here recurses but what follows a request's own depth: what could just be read
+            # may be too deep to be written again from a place further down.
+            return InvalidRequestError("The body of your request is nested too deeply.")
         frames = traceback.extract_tb(error.__traceback__)
         self._log.error(
             "unforeseen error",

@@ -107,7 +107,7 @@ def test_a_very_deep_body_is_a_400(gateway, fake_openai):
         assert error(post(running, body))["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("depth", [300, 900, 950, 980, 990, 1000])
+@pytest.mark.parametrize("depth", [300, 900, 950, *range(960, 1000, 3), 1000])
 def test_a_forwarded_field_of_any_depth_is_a_request_or_a_400(gateway, fake_openai, depth):
     """What can be read can be written again, or is refused."""
     fake_openai.allow = ("e",)
