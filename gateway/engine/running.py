@@ -14,6 +14,7 @@ from gateway.engine.decoder import STACK_PER_BYTE, text_bytes
 from gateway.engine.faults import RefusedError
 from gateway.engine.http import App
 from gateway.engine.journal import Journal
+from gateway.engine.log import Log
 from gateway.engine.pool import Pool
 from gateway.engine.settings import Settings
 
@@ -42,6 +43,17 @@ def open_journal(settings: Settings, slots: int, clock: Callable[[], float]) -> 
         return Journal(Path(settings.journal), settings.key(), slots, clock)
     except OSError as error:
         raise RefusedError(f"the crash journal cannot be written: {error.strerror}") from error
+
+
+def warn_of_cores(settings: Settings, contexts: int, threads: int, cores: int, log: Log) -> None:
+    """Log it where more is asked for at once than there are cores to do it."""
+    if contexts * threads > cores and settings.gpu_layers == 0:
+        log.write(
+            "warning",
+            "contexts",
+            message=f"{contexts} contexts of {threads} thread(s) share {cores} core(s): more will"
+            " not be faster",
+        )
 
 
 def tokenizing_thread(limit: int) -> ThreadPoolExecutor:

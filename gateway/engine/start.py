@@ -19,7 +19,7 @@ from gateway.engine.log import Log
 from gateway.engine.machine import available_memory, resident_memory, usable_cores
 from gateway.engine.model import Context, LlamaLog, Model, Tokenizer, engine_version
 from gateway.engine.pool import Pool
-from gateway.engine.running import Engine, open_journal, tokenizing_thread
+from gateway.engine.running import Engine, open_journal, tokenizing_thread, warn_of_cores
 from gateway.engine.scout import must_stay_plain
 from gateway.engine.settings import Settings
 from gateway.engine.sizing import Plan, choose_pooling, plan_sizes
@@ -119,13 +119,7 @@ def _report(settings: Settings, info: GGUFInfo, loaded: _Loaded, log: Log) -> No
             message=f"texts of up to {plan.limit} tokens are taken, to bound memory; the model was"
             f" trained on {info.context_train}: set n_ctx for more",
         )
-    if plan.contexts * _threads(settings) > cores and settings.gpu_layers == 0:
-        log.write(
-            "warning",
-            "contexts",
-            message=f"{plan.contexts} contexts of {_threads(settings)} thread(s) share {cores}"
-            " core(s): more will not be faster",
-        )
+    warn_of_cores(settings, plan.contexts, _threads(settings), cores, log)
     if loaded.pooling == "last" and not loaded.tokenizer.ends_with_special():
         log.write(
             "warning",

@@ -35,7 +35,7 @@ from gateway.engine.log import Log
 from gateway.engine.machine import available_memory, resident_memory, usable_cores
 from gateway.engine.model import LlamaLog, Model, engine_version
 from gateway.engine.pool import Pool
-from gateway.engine.running import Engine, open_journal, tokenizing_thread
+from gateway.engine.running import Engine, open_journal, tokenizing_thread, warn_of_cores
 from gateway.engine.scout import must_stay_plain
 from gateway.engine.settings import Settings
 from gateway.errors import InvalidRequestError
@@ -197,13 +197,7 @@ def _report(settings: Settings, info: GGUFInfo, plan: ChatPlan, log: Log) -> Non
             message=f"conversations of up to {plan.limit} tokens are taken, to bound memory; the"
             f" model was trained on {info.context_train}: set n_ctx for more",
         )
-    if plan.contexts * plan.threads > cores and settings.gpu_layers == 0:
-        log.write(
-            "warning",
-            "contexts",
-            message=f"{plan.contexts} contexts of {plan.threads} thread(s) share {cores} core(s):"
-            " more will not be faster",
-        )
+    warn_of_cores(settings, plan.contexts, plan.threads, cores, log)
 
 
 def _fill_pool(
