@@ -14,6 +14,8 @@ MAX_REPEATS = 1999
 """llama.cpp refuses more, repetitions of repetitions multiplied."""
 MAX_DEPTH = 64
 """Groups inside each other."""
+MAX_MARKS = 4
+"""Repetitions behind one item, as in `a{2}?`: the check's time grows with their third power."""
 _LEXEME = re.compile(
     r"""
     (?P<space>[ \t]+|\#[^\r\n]*)
@@ -116,14 +118,18 @@ class _Parser:
     def _sequence(self, depth: int) -> list[Node]:
         items: list[Node] = []
         weight = 1
+        marks = 0
         while True:
             if depth:
                 self._skip_lines()
             kind, text = self._next
             if kind == "repeat":
                 self._take()
+                marks += 1
                 if not items or _nothing(items[-1]):
                     raise GrammarError("repeats something that is not there")
+                if marks > MAX_MARKS:
+                    raise GrammarError(f"has more than {MAX_MARKS} repetitions in a row")
                 items[-1] = repeat = _repeat(items[-1], text)
                 weight *= repeat.high or repeat.low or 1
                 if weight > MAX_REPEATS:
@@ -134,6 +140,7 @@ class _Parser:
             elif kind in ("literal", "set", "name") or text in ("(", "."):
                 before = self._symbols()
                 items.append(self._item(depth))
+                marks = 0
                 weight = self._symbols() - before if text == "(" else 1
             else:
                 return items

@@ -68,7 +68,7 @@ def merged(schema: Any, root: Schema, spend: Callable[[int], None]) -> dict[str,
     `spend` is told how much is looked at: references that fork make a small schema a large one.
     """
     kept = contents(schema)
-    spend(1 + len(kept) + len(kept.get("properties", ())))
+    spend(1 + len(kept) + len(mapped(kept, "properties")))
     parts = [resolve(kept.pop("$ref"), root)] if "$ref" in kept else []
     if "allOf" in kept:
         parts += listed(kept, "allOf")

@@ -52,6 +52,7 @@ UNFIT = {
     "open set": "root ::= [a",
     "open group": 'root ::= ("a"',
     "closed twice": 'root ::= "a")',
+    "too many times, in a row": 'root ::= "a" "b"' + "?" * 400,  # a second in our own check
     "nothing repeated": 'root ::= * "a"',
     "nothing repeated, in a text": 'root ::= ""+',
     "nothing repeated, by nought": 'root ::= "a"{0}?',
