@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from gateway.backends.exchange import Opened, Reply
 from gateway.errors import GatewayError
-from gateway.types import ModelInfo, RawEmbeddings, Text
+from gateway.types import ANYONE, Caller, ModelInfo, RawEmbeddings, Text
 
 
 class EmbeddingBackend(Protocol):
@@ -23,6 +23,11 @@ class EmbeddingBackend(Protocol):
     parallel: int
     """Calls that one request may have on the way at a time."""
 
+    @property
+    def forwards(self) -> bool:
+        """Whether it is asked with the caller's own key."""
+        ...
+
     async def embed(
         self,
         model: str,
@@ -31,15 +36,23 @@ class EmbeddingBackend(Protocol):
         fields: Mapping[str, Any],
         truncate: bool,
         deadline: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> RawEmbeddings:
-        """Return one row for each text, placed by the upstream's `index`; all of them or none."""
+        """Return one row for each text, placed by the upstream's `index`; all of them or none.
+
+        `caller` is who waits for a place, and may lend the upstream's key. `stand_in` says that
+        another upstream can serve instead: then the first failure is final, and comes soon.
+        """
         ...
 
-    async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int] | None:
+    async def count(
+        self, texts: Sequence[Text], *, deadline: float, caller: Caller = ANYONE
+    ) -> Sequence[int] | None:
         """Return the tokens of each text, or None where the backend cannot tell beforehand."""
         ...
 
-    async def models(self) -> Sequence[str]:
+    async def models(self, caller: Caller = ANYONE) -> Sequence[str]:
         """Return the model names that the upstream says it serves; empty where it does not say."""
         ...
 
@@ -65,6 +78,8 @@ class ChatBackend(Protocol):
         quotable: Sequence[str],
         deadline: float,
         silence: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> Opened:
         """Post a chat; return its answer, of a status that means success, when its headers come.
 
@@ -72,7 +87,8 @@ class ChatBackend(Protocol):
         upstream until it is read to its end, broken or closed. `deadline` bounds the time until
         its headers; `silence`, in seconds, the wait for each of its pieces.
 
-        Asked again are a connection that failed, 429 and 503, as long as no answer came. Raises
+        Asked again are a connection that failed, 429 and 503, as long as no answer came, and not
+        where there is a `stand_in` (see EmbeddingBackend.embed). Raises
         gateway.errors: 4xx where the request is at fault, in the upstream's words without what it
         quotes of the `quotable` texts; UpstreamError and its kin elsewhere.
         """

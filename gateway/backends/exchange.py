@@ -5,6 +5,7 @@ It imports no HTTP library, opens no socket, and does not know the way to an ups
 """
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -14,6 +15,8 @@ from typing import Protocol
 from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
 
 _OUTGOING = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "embedding-gateway"}
+
+_REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII).fullmatch
 
 INVALID = "its address or a header to send is not valid"
 
@@ -30,6 +33,12 @@ class Reply:
     headers: Mapping[str, str]
     # Out of the repr, so that no log line can carry what a client sent or was sent.
     body: bytes = field(repr=False)
+
+
+def request_id(headers: Mapping[str, str]) -> bytes:
+    """Return what the upstream calls a request; nothing where that is odd."""
+    named = headers.get("x-request-id", "")
+    return named.encode() if _REQUEST_ID(named) else b""
 
 
 class Opened(Protocol):

@@ -62,7 +62,9 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class Said:
+    """What an error answer says of itself, as far as it can be read."""
+
     message: str
     param: str | None = None
     code: str | None = None
@@ -92,6 +94,11 @@ def read_failure(reply: Reply, upstream: str, field: str = "input") -> Failure |
         )
         return Failure(error, retry=False)
     return Failure(_clients_mistake(status, said, upstream, field), retry=False)
+
+
+def said_of(reply: Reply) -> Said:
+    """Return what an error answer says."""
+    return _said(reply.body)
 
 
 def without(message: str, texts: Sequence[Text], secrets: Iterable[str]) -> str:
@@ -154,7 +161,7 @@ def _cut(message: str, text: str) -> str:
     return "".join(kept)
 
 
-def _too_many(reply: Reply, said: _Said, upstream: str) -> Failure:
+def _too_many(reply: Reply, said: Said, upstream: str) -> Failure:
     after = retry_after(reply.headers, time.time())
     headers = retry_headers(1.0 if after is None else after)
     headers.update({k: v for k, v in reply.headers.items() if k.startswith("x-ratelimit-")})
@@ -167,7 +174,7 @@ def _too_many(reply: Reply, said: _Said, upstream: str) -> Failure:
     return Failure(error, retry=said.code != "insufficient_quota", after=after)
 
 
-def _broken(reply: Reply, said: _Said, upstream: str, field: str) -> Failure:
+def _broken(reply: Reply, said: Said, upstream: str, field: str) -> Failure:
     if _is_too_long(said):
         # llama.cpp's server answers a text longer than its physical batch with a 500.
         return Failure(
@@ -188,7 +195,7 @@ def _broken(reply: Reply, said: _Said, upstream: str, field: str) -> Failure:
     return Failure(error, retry=True, after=after)
 
 
-def _is_too_long(said: _Said) -> bool:
+def _is_too_long(said: Said) -> bool:
     message = said.message.lower()
     return "too large to process" in message or "physical batch size" in message
 
@@ -202,7 +209,7 @@ def _refused_key(upstream: str, status: int) -> GatewayError:
     )
 
 
-def _clients_mistake(status: int, said: _Said, upstream: str, field: str) -> GatewayError:
+def _clients_mistake(status: int, said: Said, upstream: str, field: str) -> GatewayError:
     message = said.message or f"Upstream '{upstream}' refused the request ({status})."
     if status == 404:
         return NotFoundError(message, param=said.param, code=said.code or "model_not_found")
@@ -211,18 +218,18 @@ def _clients_mistake(status: int, said: _Said, upstream: str, field: str) -> Gat
     return InvalidRequestError(message, param=said.param, code=said.code)
 
 
-def _said(body: bytes) -> _Said:
+def _said(body: bytes) -> Said:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         # HTML of a proxy, or plain text: nothing a client could act on.
-        return _Said("")
+        return Said("")
     inner = answer.get("error", answer) if isinstance(answer, Mapping) else answer
     if isinstance(inner, str):
-        return _Said(inner[:_MESSAGE_LIMIT])
+        return Said(inner[:_MESSAGE_LIMIT])
     if not isinstance(inner, Mapping):
-        return _Said("")
-    return _Said(_message(inner), _identifier(inner.get("param")), _identifier(inner.get("code")))
+        return Said("")
+    return Said(_message(inner), _identifier(inner.get("param")), _identifier(inner.get("code")))
 
 
 def _message(inner: Mapping[str, Any]) -> str:

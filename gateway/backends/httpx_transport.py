@@ -5,9 +5,10 @@ of its own choosing and a log line with the address. It knows addresses, headers
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import httpx2
 
@@ -139,13 +140,18 @@ class _Source:
         self.status = response.status_code
         self.headers: Mapping[str, str] = incoming(response.headers.raw)
         self._response = response
-        self._chunks = response.aiter_raw()
+        # The response's own iterators give the connection back before we could look at it.
+        pieces = aiter(cast("httpx2.AsyncByteStream", response.stream))
+        self._chunks = cast("AsyncGenerator[bytes]", pieces)
         self._reading = False
 
     async def next(self) -> bytes:
         self._reading = True
         try:
-            return await anext(self._chunks, b"")
+            piece = await anext(self._chunks, b"")
+            if not piece and _goes_on(self._response):
+                await self._response.extensions["network_stream"].aclose()
+            return piece
         finally:
             self._reading = False
 
@@ -154,6 +160,21 @@ class _Source:
         if not self._reading:
             await self._chunks.aclose()
         await self._response.aclose()
+
+
+def _goes_on(response: httpx2.Response) -> bool:
+    """Whether more has come than the answer that was just read to its end.
+
+    httpx2 would take it for the answer to the next request on this connection, which is another's.
+    It has no public way to ask (2.16); where the way taken here is gone, no connection is used
+    twice.
+    """
+    try:
+        stream: Any = response.stream
+        machine = stream._httpcore_stream._stream._connection._h11_state  # noqa: SLF001
+        return bool(machine.trailing_data[0])
+    except AttributeError:
+        return True
 
 
 def _explain(error: Exception) -> UpstreamError | None:

@@ -14,21 +14,26 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.backends.failures import Failure
+from gateway.backends.engine_words import read_counts, read_engine_failure
 from gateway.backends.openai import Endpoint, OpenAIBackend
 from gateway.backends.transport import Opened, Reply, Transport
+from gateway.backends.upstream import Upstream
 from gateway.errors import (
     GatewayError,
-    InvalidInputError,
-    InvalidRequestError,
     UnavailableError,
     UpstreamConnectError,
     retry_headers,
 )
+from gateway.resilience.circuit import Circuit, Limits
 from gateway.resilience.retry import RetryPolicy
-from gateway.types import ModelInfo, RawEmbeddings, Text
+from gateway.types import ANYONE, Caller, ModelInfo, RawEmbeddings, Text, UpstreamInfo
 
 T = TypeVar("T")
+
+ADDRESS = "http://engine"
+"""By the socket of the engine; the name is never looked up."""
+_NEVER = Limits(calls=0)
+"""An engine that is away is waited for: its keeper starts another one."""
 
 PART_TEXTS = 16
 PART_BYTES = 8192
@@ -65,32 +70,42 @@ class LocalBackend:
     """Embeds or chats by an engine process; see Upstream for how a call is made."""
 
     max_batch_bytes = PART_BYTES
+    forwards = False
 
     def __init__(
         self,
         name: str,
+        endpoint: Endpoint,
         transport: Transport,
         retry: RetryPolicy,
         info: ModelInfo,
         status_file: Path,
         *,
         contexts: int,
-        concurrency: int,
-        max_queue: int,
     ) -> None:
         self.name = name
+        self.max_batch = endpoint.max_batch
         # Twice the contexts: one part being decoded, one ready behind it. But one request's parts
         # must fit into the engine's queue, or it could never be served.
-        self.max_batch = min(PART_TEXTS, max_queue)
-        self.parallel = min(2 * contexts, max_queue // self.max_batch)
+        self.parallel = min(2 * contexts, endpoint.concurrency)
         self._retry = retry
         self._info = info
         self._status_file = status_file
-        endpoint = Endpoint("http://engine", timeout=3600.0, concurrency=concurrency)
         once = RetryPolicy(chance=retry.chance, attempts=1)
+        self._transport = transport
         self._calls = OpenAIBackend(
-            name, endpoint, transport, once, read_failure=read_engine_failure
+            name, endpoint, transport, once, read_failure=read_engine_failure, limits=_NEVER
         )
+
+    @property
+    def upstream(self) -> Upstream:
+        """Who makes the calls."""
+        return self._calls.upstream
+
+    @property
+    def circuit(self) -> Circuit:
+        """Always closed: its keeper sees to the engine."""
+        return self.upstream.circuit
 
     async def embed(
         self,
@@ -100,13 +115,22 @@ class LocalBackend:
         fields: Mapping[str, Any],
         truncate: bool,
         deadline: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> RawEmbeddings:
         """See EmbeddingBackend.embed."""
         return await self._patiently(
             lambda: self._calls.embed(
-                model, texts, fields=fields, truncate=truncate, deadline=deadline
+                model,
+                texts,
+                fields=fields,
+                truncate=truncate,
+                deadline=deadline,
+                caller=caller,
+                stand_in=stand_in,
             ),
             deadline,
+            stand_in=stand_in,
         )
 
     async def chat(
@@ -117,58 +141,74 @@ class LocalBackend:
         quotable: Sequence[str],
         deadline: float,
         silence: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> Opened:
         """See ChatBackend.chat; sent again to the next engine as long as no headers came."""
         del quotable  # our own engine quotes nothing
         return await self._patiently(
             lambda: self._calls.chat(
-                body, stream=stream, quotable=(), deadline=deadline, silence=silence
+                body,
+                stream=stream,
+                quotable=(),
+                deadline=deadline,
+                silence=silence,
+                caller=caller,
+                stand_in=stand_in,
             ),
             deadline,
+            stand_in=stand_in,
         )
 
     def refused(self, reply: Reply, quotable: Sequence[str]) -> GatewayError:
         """See ChatBackend.refused."""
         return self._calls.refused(reply, quotable)
 
-    async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int]:
+    async def count(
+        self, texts: Sequence[Text], *, deadline: float, caller: Caller = ANYONE
+    ) -> Sequence[int]:
         """Return the tokens that each text has in the model's own vocabulary, specials included."""
         body = msgspec.json.encode({"input": texts})
-        reply = await self._patiently(
-            lambda: self._calls.call("POST", "/tokenize", body, deadline), deadline
+        return await self._patiently(
+            lambda: self.upstream.call(
+                "POST", "/tokenize", body, deadline, read=read_counts, caller=caller
+            ),
+            deadline,
         )
-        return msgspec.json.decode(reply.body, type=_Counted).input_tokens
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]], deadline: float) -> T:
-        """Call until it is answered, however often the engine is replaced meanwhile."""
+    async def _patiently(
+        self, call: Callable[[], Awaitable[T]], deadline: float, *, stand_in: bool = False
+    ) -> T:
+        """Call until it is answered, however often the engine is replaced meanwhile.
+
+        Where another upstream can serve instead, an engine that is not there is not waited for.
+        """
         clock = asyncio.get_running_loop().time
         attempt = 0
         while True:
             attempt += 1
-            self._refuse_if_failed()
+            self._refuse_if_away(stand_in=stand_in)
             try:
                 return await call()
             except UpstreamConnectError as error:
-                wait = self._retry.wait(attempt, deadline - clock())
+                wait = None if stand_in else self._retry.wait(attempt, deadline - clock())
                 if wait is None:
-                    raise UnavailableError(
-                        f"The engine of '{self.name}' is being started again.",
-                        code="engine_unavailable",
-                        headers=retry_headers(1.0),
-                    ) from error
+                    raise self._starting() from error
                 await asyncio.sleep(wait)
 
-    async def models(self) -> Sequence[str]:
+    async def models(self, caller: Caller = ANYONE) -> Sequence[str]:
         """Return nothing: an engine serves the one model that the config names."""
+        del caller
         return ()
 
     def info(self) -> ModelInfo:
         """Return what the engine says, and before it has loaded what the file says."""
         status = self.status()
+        upstreams = (UpstreamInfo(self.name, status.state, status.reason),)
         if status.facts is None:
-            return replace(self._info, state=status.state)
+            return replace(self._info, state=status.state, upstreams=upstreams)
         facts = status.facts
-        return ModelInfo(facts.width, facts.context, facts.pooling, status.state)
+        return ModelInfo(facts.width, facts.context, facts.pooling, status.state, upstreams)
 
     def status(self) -> EngineStatus:
         """Return what its keeper wrote."""
@@ -181,18 +221,21 @@ class LocalBackend:
         """Return the engine's own figures; None where it is not running. Never wakes it."""
         if self.status().state != "ready":
             return None
-        deadline = asyncio.get_running_loop().time() + timeout
         try:
-            reply = await self._calls.call("GET", "/health", None, deadline)
-            return msgspec.json.decode(reply.body, type=dict[str, Any])
+            # Not by way of the places: how an engine is must show where it has most to do.
+            reply = await self._transport.send(
+                "GET", f"{ADDRESS}/health", {}, None, timeout=timeout
+            )
+            figures = msgspec.json.decode(reply.body, type=dict[str, Any])
         except (GatewayError, msgspec.DecodeError):
             return None
+        return figures if reply.status == 200 else None
 
     async def aclose(self) -> None:
         """Close the connections; the engine belongs to its keeper."""
         await self._calls.aclose()
 
-    def _refuse_if_failed(self) -> None:
+    def _refuse_if_away(self, *, stand_in: bool) -> None:
         status = self.status()
         if status.state == "failed":
             raise UnavailableError(
@@ -200,45 +243,12 @@ class LocalBackend:
                 code="engine_failed",
                 headers=retry_headers(30.0) | {"x-should-retry": "false"},
             )
+        if stand_in and status.state == "starting":
+            raise self._starting()
 
-
-class _Counted(msgspec.Struct):
-    input_tokens: list[int]
-
-
-class _EngineError(msgspec.Struct):
-    message: str
-    type: str = "server_error"
-    param: str | None = None
-    code: str | None = None
-    item: int | None = None
-
-
-class _EngineErrorBody(msgspec.Struct):
-    error: _EngineError
-
-
-def read_engine_failure(reply: Reply, upstream: str, field: str) -> Failure | None:
-    """Return what an engine's answer means; it speaks our own errors, with `item` beside them."""
-    del field  # it names fields itself
-    if reply.status == 200:
-        return None
-    try:
-        said = msgspec.json.decode(reply.body, type=_EngineErrorBody).error
-    except (msgspec.DecodeError, RecursionError):
-        said = _EngineError(f"The engine of '{upstream}' answered with status {reply.status}.")
-    headers = {
-        name: reply.headers[name]
-        for name in ("retry-after", "retry-after-ms", "x-should-retry")
-        if name in reply.headers
-    }
-    error: GatewayError
-    if reply.status == 400 and said.item is not None:
-        error = InvalidInputError(said.message, item=said.item, code=said.code)
-    elif 400 <= reply.status < 500:
-        error = InvalidRequestError(said.message, param=said.param, code=said.code)
-    elif reply.status == 503:
-        error = UnavailableError(said.message, code=said.code, headers=headers)
-    else:
-        error = GatewayError(said.message, param=said.param, code=said.code, headers=headers)
-    return Failure(error, retry=False)
+    def _starting(self) -> UnavailableError:
+        return UnavailableError(
+            f"The engine of '{self.name}' is being started again.",
+            code="engine_unavailable",
+            headers=retry_headers(1.0),
+        )

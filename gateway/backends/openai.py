@@ -11,13 +11,16 @@ from typing import Any
 
 import msgspec
 
+from gateway.backends.endpoint import Endpoint
+from gateway.backends.exchange import request_id
 from gateway.backends.failures import read_failure
 from gateway.backends.transport import Opened, Reply, Transport
-from gateway.backends.upstream import Endpoint, ReadFailure, Upstream
+from gateway.backends.upstream import ReadFailure, Upstream
 from gateway.backends.wire import read_embeddings
-from gateway.errors import GatewayError, InvalidInputError, UpstreamError
+from gateway.errors import GatewayError, InvalidInputError, UnavailableError, UpstreamError
+from gateway.resilience.circuit import USUAL, Circuit, Limits
 from gateway.resilience.retry import RetryPolicy
-from gateway.types import ModelInfo, RawEmbeddings, Text
+from gateway.types import ANYONE, Caller, ModelInfo, RawEmbeddings, Text, UpstreamInfo
 
 __all__ = ["Endpoint", "OpenAIBackend"]
 
@@ -42,12 +45,21 @@ class OpenAIBackend:
         retry: RetryPolicy,
         *,
         read_failure: ReadFailure = read_failure,
+        limits: Limits = USUAL,
     ) -> None:
+        """`limits` say when the upstream is left alone."""
         self.name = name
         self.max_batch = endpoint.max_batch
+        self.forwards = endpoint.forward_key
         self._encoding = endpoint.encoding
         self._by_position = endpoint.by_position
-        self._upstream = Upstream(name, endpoint, transport, retry, read_failure)
+        self.upstream = Upstream(name, endpoint, transport, retry, read_failure, limits)
+        """Who is asked, for all models."""
+
+    @property
+    def circuit(self) -> Circuit:
+        """How its calls went."""
+        return self.upstream.circuit
 
     async def embed(
         self,
@@ -57,6 +69,8 @@ class OpenAIBackend:
         fields: Mapping[str, Any],
         truncate: bool,
         deadline: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> RawEmbeddings:
         """See EmbeddingBackend.embed; `fields` go into the body as they are."""
         body: dict[str, Any] = {"model": model, "input": texts, **fields}
@@ -64,20 +78,21 @@ class OpenAIBackend:
             body["encoding_format"] = self._encoding
         if truncate:
             body["truncate"] = True
+        sizes = [_size(text) for text in texts]
         try:
-            reply = await self.call("POST", "/embeddings", _encode(body), deadline)
-        except InvalidInputError:
-            raise  # our own engine's, which quotes nothing
+            return await self.upstream.call(
+                "POST",
+                "/embeddings",
+                _encode(body),
+                deadline,
+                read=lambda reply: self._read(reply, sizes),
+                caller=caller,
+                stand_in=stand_in,
+            )
+        except (InvalidInputError, UnavailableError):
+            raise  # our own engine's, and our own words, which quote nothing
         except GatewayError as error:
-            raise self._upstream.unquoted(error, texts) from None
-        raw = read_embeddings(
-            reply.body,
-            [_size(text) for text in texts],
-            upstream=self.name,
-            by_position=self._by_position,
-        )
-        limits = {k: v for k, v in reply.headers.items() if k.startswith("x-ratelimit-")}
-        return replace(raw, headers=limits) if limits else raw
+            raise self.upstream.unquoted(error, texts) from None
 
     async def chat(
         self,
@@ -87,28 +102,58 @@ class OpenAIBackend:
         quotable: Sequence[str],
         deadline: float,
         silence: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> Opened:
         """See ChatBackend.chat."""
         try:
-            return await self._upstream.open(
-                "/chat/completions", body, stream=stream, deadline=deadline, silence=silence
+            return await self.upstream.open(
+                "/chat/completions",
+                body,
+                stream=stream,
+                deadline=deadline,
+                silence=silence,
+                caller=caller,
+                stand_in=stand_in,
             )
         except GatewayError as error:
-            raise self._upstream.unquoted(error, quotable) from None
+            raise self.upstream.unquoted(error, quotable) from None
 
     def refused(self, reply: Reply, quotable: Sequence[str]) -> GatewayError:
         """See ChatBackend.refused."""
-        return self._upstream.refused(reply, quotable)
+        return self.upstream.refused(reply, quotable)
 
-    async def count(self, texts: Sequence[Text], *, deadline: float) -> Sequence[int] | None:
+    async def count(
+        self, texts: Sequence[Text], *, deadline: float, caller: Caller = ANYONE
+    ) -> Sequence[int] | None:
         """Return None: the OpenAI API has no way to ask."""
-        del texts, deadline
+        del texts, deadline, caller
         return None
 
-    async def models(self) -> Sequence[str]:
+    async def models(self, caller: Caller = ANYONE) -> Sequence[str]:
         """Return the ids of `GET {base_url}/models`; raises UpstreamError where that fails."""
         deadline = asyncio.get_running_loop().time() + LISTING_TIMEOUT
-        reply = await self.call("GET", "/models", None, deadline)
+        return await self.upstream.call(
+            "GET", "/models", None, deadline, read=self._read_models, caller=caller
+        )
+
+    def info(self) -> ModelInfo:
+        """Return how its calls go; of the model the API does not tell."""
+        state, reason = self.circuit.state, self.circuit.reason
+        if state == "closed":
+            return ModelInfo(upstreams=(UpstreamInfo(self.name, "ready"),))
+        return ModelInfo(upstreams=(UpstreamInfo(self.name, state, reason),))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.upstream.aclose()
+
+    def _read(self, reply: Reply, sizes: Sequence[int]) -> RawEmbeddings:
+        raw = read_embeddings(reply.body, sizes, upstream=self.name, by_position=self._by_position)
+        limits = {k: v for k, v in reply.headers.items() if k.startswith("x-ratelimit-")}
+        return replace(raw, headers=limits, request_id=request_id(reply.headers))
+
+    def _read_models(self, reply: Reply) -> list[str]:
         try:
             listed = msgspec.json.decode(reply.body, type=_ModelList)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -117,18 +162,6 @@ class OpenAIBackend:
                 code="upstream_invalid_response",
             ) from error
         return [model.id for model in listed.data]
-
-    def info(self) -> ModelInfo:
-        """Return nothing: the API does not tell."""
-        return ModelInfo()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._upstream.aclose()
-
-    async def call(self, method: str, path: str, body: bytes | None, deadline: float) -> Reply:
-        """See Upstream.call."""
-        return await self._upstream.call(method, path, body, deadline)
 
 
 class _Model(msgspec.Struct):

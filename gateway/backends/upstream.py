@@ -1,55 +1,43 @@
 """One upstream's address, credentials, places and attempts, whatever it is asked for.
 
-One call is: take a place, ask, and either hand the answer on or decide whether to ask again. It
-knows nothing of vectors and chats.
+One call is: see whether the upstream is to be left alone, take a place, ask, tell what came of it,
+and either hand the answer on or decide whether to ask again. It knows nothing of vectors and chats.
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self, TypeVar
-from urllib.parse import urlencode
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
+from gateway.backends.credentials import Credentials
+from gateway.backends.endpoint import Endpoint
 from gateway.backends.failures import Failure, read_failure, without
+from gateway.backends.outcomes import Again, again, answered, broken, left_alone, unanswered
+from gateway.backends.placed import PlacedAnswer
+from gateway.backends.places import Places
 from gateway.backends.transport import Opened, Reply, Transport
-from gateway.errors import (
-    GatewayError,
-    UpstreamConnectError,
-    UpstreamError,
-    UpstreamTimeoutError,
-)
+from gateway.errors import GatewayError, UpstreamError
+from gateway.resilience.budget import RetryBudget
+from gateway.resilience.circuit import USUAL, Circuit, Limits
 from gateway.resilience.retry import RetryPolicy
-from gateway.types import Text
+from gateway.types import ANYONE, Caller, Text
 
 A = TypeVar("A")
+T = TypeVar("T")
 
 ReadFailure = Callable[[Reply, str, str], Failure | None]
 """Reads the answer of an upstream of this name to a request that has its texts in this field."""
 
-_EITHER = "application/json, text/event-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where an upstream is and how it wants to be addressed."""
-
-    base_url: str
-    api_key: str | None = None
-    auth_header: str = "authorization"
-    headers: Mapping[str, str] | None = None
-    query: Mapping[str, str] | None = None
-    encoding: str | None = "base64"
-    """The `encoding_format` to ask for; None sends no such field."""
-    by_position: bool = False
-    """Whether items without any `index` may be placed by their position."""
-    timeout: float = 60.0
-    """Seconds for one attempt at embedding; a chat has all that its request has."""
-    max_batch: int = 2048
-    concurrency: int = 64
-
 
 class Upstream:
-    """Calls one upstream: at most `concurrency` at a time, and again where that may help."""
+    """Calls one upstream: at most `concurrency` at a time, and again where that may help.
+
+    Where another upstream can serve instead (`stand_in`), it is left alone sooner, and nothing is
+    asked again: the first failure is the last.
+    """
 
     def __init__(
         self,
@@ -58,17 +46,33 @@ class Upstream:
         transport: Transport,
         retry: RetryPolicy,
         read_failure: ReadFailure = read_failure,
+        limits: Limits = USUAL,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`limits` say when it is left alone; `clock` gives seconds that never go back."""
         self.name = name
-        self._base_url = endpoint.base_url
-        self._query = f"?{urlencode(endpoint.query)}" if endpoint.query else ""
-        self._headers = _headers(endpoint, "application/json")
-        self._stream_headers = _headers(endpoint, _EITHER)
+        self.circuit = Circuit(clock, limits)
+        """How its calls went, whatever they were for."""
+        self.places = Places(
+            name,
+            endpoint.concurrency,
+            max_queue=endpoint.max_queue,
+            max_queue_per_key=endpoint.max_queue_per_key,
+            clock=clock,
+        )
+        self.retries: Counter[Again] = Counter()
+        """Calls that were made again, by why."""
+        self._url = endpoint.url
+        self._credentials = Credentials(
+            name, endpoint.auth_header, endpoint.api_key, forwarded=endpoint.forward_key
+        )
+        self._headers = endpoint.headers_for("application/json")
+        self._stream_headers = endpoint.headers_for("application/json, text/event-stream")
         self._timeout = endpoint.timeout
         self._transport = transport
         self._retry = retry
         self._read_failure = read_failure
-        self._places = asyncio.Semaphore(endpoint.concurrency)
+        self._budget = RetryBudget(clock)
         credentials = (
             endpoint.api_key,
             *(endpoint.headers or {}).values(),
@@ -76,16 +80,39 @@ class Upstream:
         )
         self._secrets = [secret for secret in credentials if secret]
 
-    async def call(self, method: str, path: str, body: bytes | None, deadline: float) -> Reply:
-        """Send until there is a good answer, a final one, or no time left.
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        deadline: float,
+        *,
+        read: Callable[[Reply], T],
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
+    ) -> T:
+        """Send for `caller` until there is a good answer, a final one, or no time left.
 
-        Raises what `read_failure` makes of the last answer, UpstreamConnectError or
-        UpstreamTimeoutError.
+        Return what `read` makes of it; it raises UpstreamError for an answer that is no good.
+        Raises what `read_failure` makes of the last answer, UpstreamConnectError,
+        UpstreamTimeoutError, and UnavailableError or OwnLimitError where the call is not made.
         """
-        return await self._persist(lambda: self._send(method, path, body, deadline), deadline)
+        return await self._persist(
+            lambda: self._send(method, path, body, deadline, read, caller, stand_in=stand_in),
+            deadline,
+            stand_in=stand_in,
+        )
 
     async def open(
-        self, path: str, body: bytes, *, stream: bool, deadline: float, silence: float
+        self,
+        path: str,
+        body: bytes,
+        *,
+        stream: bool,
+        deadline: float,
+        silence: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> Opened:
         """Post until the headers of a good answer (2xx) are there.
 
@@ -94,7 +121,9 @@ class Upstream:
         """
         headers = self._stream_headers if stream else self._headers
         return await self._persist(
-            lambda: self._open(path, headers, body, deadline, silence), deadline
+            lambda: self._open(path, headers, body, deadline, silence, caller, stand_in=stand_in),
+            deadline,
+            stand_in=stand_in,
         )
 
     def refused(self, reply: Reply, texts: Sequence[Text]) -> GatewayError:
@@ -119,119 +148,120 @@ class Upstream:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _persist(self, attempt: Callable[[], Awaitable[A | Failure]], deadline: float) -> A:
+    async def _persist(
+        self,
+        attempt: Callable[[], Awaitable[A | Failure]],
+        deadline: float,
+        *,
+        stand_in: bool,
+    ) -> A:
         clock = asyncio.get_running_loop().time
+        self._budget.deposit()
         number = 0
         while True:
             number += 1
             answer = await attempt()
             if not isinstance(answer, Failure):
                 return answer
-            wait = None
-            if answer.retry:
-                wait = self._retry.wait(number, deadline - clock(), answer.after)
+            if stand_in:
+                raise answer.error
+            wait = self._wait(number, answer, deadline - clock())
             if wait is None:
                 raise answer.final(spent=answer.retry)
+            self.retries[again(answer.error)] += 1
             await asyncio.sleep(wait)
 
+    def _wait(self, number: int, failure: Failure, remaining: float) -> float | None:
+        """Return seconds until the call is made again after attempt `number`; None: it is not."""
+        if not failure.retry or not self.circuit.permits(stand_in=False):
+            return None
+        wait = self._retry.wait(number, remaining, failure.after)
+        return wait if wait is not None and self._budget.withdraw() else None
+
     async def _send(
-        self, method: str, path: str, body: bytes | None, deadline: float
-    ) -> Reply | Failure:
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        deadline: float,
+        read: Callable[[Reply], T],
+        caller: Caller,
+        *,
+        stand_in: bool,
+    ) -> T | Failure:
         """Send once, as soon as there is a place."""
-        url = f"{self._base_url}{path}{self._query}"
+        url = self._url(path)
+        taken = await self._enter(deadline, caller, stand_in=stand_in)
+        seconds = min(_remaining(deadline), self._timeout)
         try:
-            await self._take_place(deadline)
-            try:
-                timeout = min(_remaining(deadline), self._timeout)
-                reply = await self._transport.send(
-                    method, url, self._headers, body, timeout=timeout
-                )
-            finally:
-                self._places.release()
-        except (UpstreamConnectError, UpstreamTimeoutError) as error:
-            return _unanswered(error)
-        return self._read_failure(reply, self.name, "input") or reply
+            headers = self._credentials.sign(self._headers, caller)
+            reply = await self._transport.send(method, url, headers, body, timeout=seconds)
+            failure = self._meant(reply, "input", caller)
+            answer = read(reply) if failure is None else failure
+        except UpstreamError as error:
+            return unanswered(self.circuit, error, seconds)
+        except BaseException:
+            self.circuit.abandoned()
+            raise
+        finally:
+            self.places.leave(taken)
+        answered(self.circuit, reply.status, failure)
+        return answer
 
     async def _open(
-        self, path: str, headers: Mapping[str, str], body: bytes, deadline: float, silence: float
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        deadline: float,
+        silence: float,
+        caller: Caller,
+        *,
+        stand_in: bool,
     ) -> Opened | Failure:
         """Post once, as soon as there is a place."""
-        url = f"{self._base_url}{path}{self._query}"
+        url = self._url(path)
+        leave = partial(self.places.leave, await self._enter(deadline, caller, stand_in=stand_in))
+        seconds = _remaining(deadline)
         try:
-            await self._take_place(deadline)
-            try:
-                answer = await self._transport.open(
-                    "POST", url, headers, body, timeout=_remaining(deadline), silence=silence
-                )
-            except BaseException:
-                self._places.release()
-                raise
-        except (UpstreamConnectError, UpstreamTimeoutError) as error:
-            return _unanswered(error)
-        placed = PlacedAnswer(answer, self._places.release)
-        words = b"" if answer.status < 300 else await _refusal(placed, deadline)
-        reply = Reply(answer.status, answer.headers, words)
-        failure = self._read_failure(reply, self.name, "messages")
+            signed = self._credentials.sign(headers, caller)
+            answer = await self._transport.open(
+                "POST", url, signed, body, timeout=seconds, silence=silence
+            )
+            words = b"" if answer.status < 300 else await _refusal(answer, deadline)
+        except UpstreamError as error:
+            leave()
+            return unanswered(self.circuit, error, seconds)
+        except BaseException:
+            leave()
+            self.circuit.abandoned()
+            raise
+        failure = self._meant(Reply(answer.status, answer.headers, words), "messages", caller)
+        answered(self.circuit, answer.status, failure)
         if failure is None:
-            return placed
-        await placed.aclose()
+            return PlacedAnswer(answer, leave, self._broke)
+        leave()
+        await answer.aclose()
         # Anything else may be an answer that was begun, and billed.
         return replace(failure, retry=failure.retry and answer.status in (429, 503))
 
-    async def _take_place(self, deadline: float) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
-            return
-        try:
-            # Only then, as a timer costs more than the place.
-            async with asyncio.timeout_at(deadline):
-                await self._places.acquire()
-        except TimeoutError:
-            raise UpstreamTimeoutError(
-                f"No place at upstream '{self.name}' became free in time."
-            ) from None
+    async def _enter(self, deadline: float, caller: Caller, *, stand_in: bool) -> float:
+        """Take a place; return when. Raises where the upstream is left alone, before and then."""
+        if not self.circuit.permits(stand_in=stand_in):
+            raise left_alone(self.name, self.circuit, stand_in=stand_in)
+        taken = await self.places.take(caller, deadline)
+        if not self.circuit.permits(stand_in=stand_in):
+            self.places.leave(taken)
+            raise left_alone(self.name, self.circuit, stand_in=stand_in)
+        self.circuit.begun()
+        return taken
 
+    def _meant(self, reply: Reply, field: str, caller: Caller) -> Failure | None:
+        failure = self._read_failure(reply, self.name, field)
+        return self._credentials.meant(failure, reply, caller)
 
-class PlacedAnswer:
-    """An open answer that has a place until it is over: read to its end, broken, or closed."""
-
-    __slots__ = ("_answer", "_leave", "_pieces", "headers", "status")
-
-    def __init__(self, answer: Opened, leave: Callable[[], None]) -> None:
-        self.status = answer.status
-        self.headers = answer.headers
-        self._answer = answer
-        self._pieces = aiter(answer)
-        self._leave: Callable[[], None] | None = leave
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._pieces)
-        except BaseException:
-            self._over()
-            raise
-
-    async def read(self) -> bytes:
-        """See Opened.read."""
-        try:
-            return await self._answer.read()
-        finally:
-            self._over()
-
-    async def aclose(self) -> None:
-        """See Opened.aclose."""
-        try:
-            await self._answer.aclose()
-        finally:
-            self._over()
-
-    def _over(self) -> None:
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()
+    def _broke(self, error: UpstreamError) -> None:
+        self.circuit.failed(broken(error))
 
 
 async def _refusal(answer: Opened, deadline: float) -> bytes:
@@ -243,21 +273,5 @@ async def _refusal(answer: Opened, deadline: float) -> bytes:
         return b""
 
 
-def _unanswered(error: UpstreamError) -> Failure:
-    # A slow answer would be slow again, and may be billed; a connection costs nothing.
-    return Failure(error, retry=error.code != "upstream_timeout")
-
-
 def _remaining(deadline: float) -> float:
     return max(deadline - asyncio.get_running_loop().time(), 0.0)
-
-
-def _headers(endpoint: Endpoint, accept: str) -> dict[str, str]:
-    headers = {"content-type": "application/json", "accept": accept}
-    headers.update({name.lower(): value for name, value in (endpoint.headers or {}).items()})
-    if endpoint.api_key:
-        bearer = endpoint.auth_header.lower() == "authorization"
-        headers[endpoint.auth_header.lower()] = (
-            f"Bearer {endpoint.api_key}" if bearer else endpoint.api_key
-        )
-    return headers

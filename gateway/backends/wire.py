@@ -13,6 +13,7 @@ from pybase64 import b64decode
 
 from gateway.errors import UpstreamError
 from gateway.types import RawEmbeddings, Row
+from gateway.vectors import is_direction
 
 
 class _Item(msgspec.Struct):
@@ -96,6 +97,8 @@ def _row(embedding: str | list[float], upstream: str) -> Row:
             row = np.array(embedding, dtype=np.float32)
     if not len(row):
         _refuse(upstream, "a vector is empty")
+    if not is_direction(row):
+        _refuse(upstream, f"a vector is {'not finite' if row.any() else 'all zeros'}")
     return row
 
 

@@ -56,7 +56,9 @@ def run(address, scene, retry=AT_ONCE, **endpoint):
     return asyncio.run(main())
 
 
-async def chat(backend, *, stream=True, seconds=10.0, silence=10.0, quotable=(SECRET,)):
+async def chat(
+    backend, *, stream=True, seconds=10.0, silence=10.0, quotable=(SECRET,), stand_in=False
+):
     body = json.dumps({"model": "m", "messages": MESSAGES, "stream": stream}).encode()
     return await backend.chat(
         body,
@@ -64,6 +66,7 @@ async def chat(backend, *, stream=True, seconds=10.0, silence=10.0, quotable=(SE
         quotable=quotable,
         deadline=asyncio.get_running_loop().time() + seconds,
         silence=silence,
+        stand_in=stand_in,
     )
 
 
@@ -143,7 +146,7 @@ def test_a_connection_that_breaks_before_the_headers_is_made_again():
 
         async def scene(backend, say=say, good=good):
             async with listen(say) as wire:
-                backend._upstream._base_url = wire.url
+                backend.upstream._url = lambda path: wire.url + path
                 if good:
                     assert await whole(backend) == b"{}"
                 else:
@@ -303,7 +306,7 @@ def test_an_error_whose_words_do_not_come_has_its_status():
 
         async def scene(backend, say=say, kind=kind):
             async with listen(say) as wire:
-                backend._upstream._base_url = wire.url
+                backend.upstream._url = lambda path: wire.url + path
                 with pytest.raises(kind):
                     await chat(backend, seconds=0.3)
                 await asyncio.wait_for(wire.left.wait(), 5)
@@ -321,7 +324,7 @@ def test_an_answer_nobody_can_decode_is_refused():
 
     async def scene(backend):
         async with listen(say) as wire:
-            backend._upstream._base_url = wire.url
+            backend.upstream._url = lambda path: wire.url + path
             with pytest.raises(UpstreamError, match="compressed"):
                 await chat(backend)
             assert wire.connections == 1
@@ -348,3 +351,34 @@ def test_many_chats_at_a_time_keep_apart(fake):
     assert len(set(answers)) == 40
     said = {b"".join(call.sent) for call in fake.chat.calls}
     assert set(answers) <= said
+
+
+def test_an_answer_that_breaks_is_held_against_the_upstream(fake):
+    """Headers alone are half an answer; one that is closed or cancelled says nothing."""
+
+    async def scene(backend):
+        hang = Hang()
+        fake.chat.script(behave.stall(hang, 2))
+        await (await chat(backend)).aclose()
+        assert backend.circuit.reason is None
+        for behaviour, reason in ((behave.cut(2), "connect"), (behave.stall(Hang(), 2), "timeout")):
+            fake.chat.script(behaviour)
+            opened = await chat(backend, silence=0.1)
+            with pytest.raises(UpstreamError):
+                await opened.read()
+            assert backend.circuit.reason == reason
+
+    run(fake.base_url, scene)
+
+
+def test_a_chat_with_a_stand_in_is_asked_once(fake):
+    """Another upstream may be quicker than the second try."""
+
+    async def scene(backend):
+        fake.chat.script(behave.refuse(503), behave.batched(2))
+        with pytest.raises(UnavailableError):
+            await chat(backend, stand_in=True)
+        assert len(fake.chat.calls) == 1
+        assert (await whole(backend, stand_in=True)).endswith(DONE)
+
+    run(fake.base_url, scene)

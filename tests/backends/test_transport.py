@@ -5,11 +5,14 @@ import gzip
 import os
 import tracemalloc
 import zlib
+from contextlib import suppress
 
+import httpx2
 import pytest
 
+from gateway.backends.httpx_transport import _goes_on
 from gateway.errors import UpstreamConnectError, UpstreamError
-from tests.backends.sockets import CAP, OK, answer, listen, post
+from tests.backends.sockets import CAP, OK, answer, listen, opening, post
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +55,49 @@ async def test_defaults_go_out_and_give_way(make):
     assert b"content-length" not in first
     assert b"accept-encoding: gzip\r\n" in second
     assert second.count(b"accept-encoding") == 1
+
+
+@pytest.mark.parametrize(
+    "more", [answer(b"another's"), b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["answer", "continue"]
+)
+@pytest.mark.parametrize("streamed", [False, True], ids=["sent", "opened"])
+async def test_what_comes_behind_an_answer_is_not_the_next_one(make, more, streamed):
+    """P1: nobody has asked for it; the connection is closed, and the next request has its own."""
+    transport = make()
+    async with listen(lambda call: call.say(answer(call.request[-1:]) + more)) as wire:
+        for number in range(3):
+            body = b"%d" % number
+            if streamed:
+                opened = await opening(transport, wire.url, body)
+                assert b"".join([piece async for piece in opened]) == body
+            else:
+                assert (await post(transport, wire.url, body)).body == body
+    assert wire.connections == 3
+
+
+def test_where_nobody_can_look_no_connection_is_used_again():
+    """A later httpx2 may keep its parser elsewhere: then every answer counts as going on."""
+    assert _goes_on(httpx2.Response(200, content=b"{}"))
+
+
+async def test_garbage_behind_an_answer_harms_no_other(make):
+    """The answer counts, or it counts as broken; the next request has a connection of its own."""
+    transport = make()
+    async with listen(lambda call: call.say(answer(call.request[-1:]) + b"x")) as wire:
+        for number in range(3):
+            with suppress(UpstreamConnectError):
+                assert (await post(transport, wire.url, b"%d" % number)).body == b"%d" % number
+    assert wire.connections == 3
+
+
+async def test_a_sound_connection_is_used_again(make):
+    """One for all that follow each other."""
+    transport = make()
+    async with listen(OK) as wire:
+        for _ in range(3):
+            await post(transport, wire.url)
+            assert await (await opening(transport, wire.url)).read() == b"{}"
+    assert wire.connections == 1
 
 
 @pytest.mark.parametrize("end", ["length", "chunked", "close"])
