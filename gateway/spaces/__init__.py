@@ -1,0 +1,1 @@
+"""Who serves a model, and whose vectors are of one space."""
