@@ -63,7 +63,8 @@ def unpack(key: Key, record: bytes, namespace: Namespace) -> Entry:
     vector, sealed = body[HEADER_BYTES + length :], b""
     if flags & _SEALED:
         vector, sealed = sealed, vector
-    if len(vector) != 4 * width or bool(sealed) != bool(flags & _SEALED):
+    neither = not vector and not sealed
+    if len(vector) != 4 * width or bool(sealed) != bool(flags & _SEALED) or neither:
         raise CorruptRecordError("its length is wrong")
     try:
         fingerprint = body[HEADER_BYTES : HEADER_BYTES + length].decode()

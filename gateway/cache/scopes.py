@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import nsmallest
 from math import inf
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 import msgspec
 
@@ -62,9 +62,13 @@ class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Place:
-    """Where the entries of a scope are, in one of its generations."""
+    """Where the entries of a scope are, in one of its generations.
+
+    It holds its scope, and not the other way round: names that fit a pattern are the clients'
+    choice, and what knows of each other in a circle stays until the garbage collector comes.
+    """
 
     scope: "Scope"
     namespace: Namespace
@@ -79,7 +83,10 @@ class Place:
 class Scope:
     """One tenant's vectors of one model, or its chats, as this process knows them now."""
 
-    __slots__ = ("__weakref__", "_saw", "fact", "id", "identity", "place", "told", "used")
+    __slots__ = (
+        *("__weakref__", "_generation", "_place", "_saw", "_secret"),
+        *("fact", "id", "identity", "told", "used"),
+    )
 
     def __init__(self, secret: bytes, identity: str, fact: ScopeFact) -> None:
         self.identity = identity
@@ -87,21 +94,36 @@ class Scope:
         self.used = False
         """Whether it holds anything, as far as this process knows."""
         self._saw: set[str] = set()
-        self.id: str
-        self.place: Place
+        self._place: ReferenceType[Place] | None
         self.move(secret)
 
     def move(self, secret: bytes) -> None:
         """Make the names anew: for another secret, or after the generation changed."""
-        tenant, generation = self.fact.tenant, self.fact.generation
+        self._secret, self._generation = secret, self.fact.generation
         self.told = False
         """Whether the stores have been told of this generation."""
-        self.id = scope_id(secret, tenant, self.identity)
-        self.place = Place(
-            self,
-            namespace(self.id, generation),
-            Keyspace(secret, tenant=tenant, identity=self.identity, generation=generation),
-        )
+        self.id = scope_id(secret, self.fact.tenant, self.identity)
+        self._place = None
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where the stores keep its entries now."""
+        return namespace(self.id, self._generation)
+
+    @property
+    def place(self) -> Place:
+        """Where its entries are now: the same one for as long as somebody holds it."""
+        place = self._place() if self._place is not None else None
+        if place is None:
+            keyspace = Keyspace(
+                self._secret,
+                tenant=self.fact.tenant,
+                identity=self.identity,
+                generation=self._generation,
+            )
+            place = Place(self, self.namespace, keyspace)
+            self._place = ref(place)
+        return place
 
     def widen(self, width: int) -> None:
         """Note that it holds entries, and their vectors' width once it is known; 0 is none."""
@@ -162,10 +184,10 @@ class Scopes:
                 continue
             was, scope.fact = scope.fact, joined
             if joined.generation > was.generation:
-                purged.append((scope.place.namespace, inf))
+                purged.append((scope.namespace, inf))
                 scope.move(self.secret)
             elif joined.before > was.before:
-                purged.append((scope.place.namespace, joined.before))
+                purged.append((scope.namespace, joined.before))
         return purged
 
     def facts(self) -> Iterator[tuple[str, bytes]]:

@@ -10,6 +10,8 @@ import structlog
 
 from gateway.cache.sqlite_errors import FAILURES, Failure, NotOursError, reason_of
 from gateway.cache.sqlite_file import (
+    CACHE,
+    Layout,
     Mark,
     connect,
     create,
@@ -38,7 +40,9 @@ class Database:
         writing: bool,
         log: structlog.stdlib.BoundLogger,
         clock: Callable[[], float],
+        layout: Layout = CACHE,
     ) -> None:
+        self._layout = layout
         self._path = path
         self._writing = writing
         self._log = log
@@ -86,9 +90,9 @@ class Database:
         make_directory(self._path.parent)
         with locked(self._path):
             if mark_of(self._path) is None:
-                create(self._path)
+                create(self._path, self._layout)
             self._mark = mark_of(self._path)
-            self._connection, self._mark = connect(self._path, writing=self._writing)
+            self._connection, self._mark = connect(self._path, self._layout, writing=self._writing)
         return self._connection
 
     def _is_current(self) -> bool:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -25,13 +26,7 @@ from gateway.cache.sqlite_errors import (
     reason_of,
 )
 
-LAYOUT = 1
-"""Raised whenever a table changes its form or a column its meaning."""
-
-_APPLICATION = int.from_bytes(b"EGWc")
-"""Stands in the header of every file that was made here."""
-
-_SCHEMA = """
+_ENTRIES = """
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 BEGIN;
@@ -64,6 +59,22 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
 END;
 COMMIT;
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is in a database, and how it says so."""
+
+    version: int
+    """Raised whenever a table changes its form or a column its meaning."""
+    application: int
+    """Stands in the header of every file that was made so."""
+    schema: str
+
+
+CACHE = Layout(1, int.from_bytes(b"EGWc"), _ENTRIES)
+"""The cache's own."""
+
 _OBJECTS = "SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master WHERE sql NOT NULL"
 _SETTINGS = """
 PRAGMA synchronous = NORMAL;
@@ -161,7 +172,7 @@ def make_directory(directory: Path) -> None:
             each.chmod(0o700)
 
 
-def create(path: Path) -> None:
+def create(path: Path, layout: Layout) -> None:
     """Make a database where there is none; for who holds the lock.
 
     It is made beside its place and moved there whole, so who finds a file finds a finished one.
@@ -172,16 +183,16 @@ def create(path: Path) -> None:
     os.close(_new(new))
     connection = _connect(new, "mode=rw")
     try:
-        connection.executescript(_SCHEMA)
+        connection.executescript(layout.schema)
         connection.execute("INSERT INTO facts VALUES ('epoch', ?)", (os.urandom(16),))
-        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        connection.execute(f"PRAGMA application_id = {layout.application}")
+        connection.execute(f"PRAGMA user_version = {layout.version}")
     finally:
         connection.close()
     new.rename(path)
 
 
-def connect(path: Path, *, writing: bool) -> tuple[sqlite3.Connection, Mark | None]:
+def connect(path: Path, layout: Layout, *, writing: bool) -> tuple[sqlite3.Connection, Mark | None]:
     """Open the database at a path, and say by which mark it is known; for who holds the lock.
 
     For reading, one that may not be written will do. Raises one of FAILURES.
@@ -193,16 +204,16 @@ def connect(path: Path, *, writing: bool) -> tuple[sqlite3.Connection, Mark | No
         if not os.access(path, os.W_OK):
             # SQLite would open it all the same, and make files beside it that nobody can write.
             raise PermissionError(errno.EACCES, "the file may not be written")
-        return _checked(_connect(path, "mode=rw")), mark
+        return _checked(_connect(path, "mode=rw"), layout), mark
     except (sqlite3.OperationalError, PermissionError) as failure:
         if writing or reason_of(failure, path) not in {"readonly", "full"}:
             raise
     frozen = mark_of(path, frozen=True)
     if frozen is None or frozen[-1]:
-        return _checked(_connect(path, "mode=ro")), mark
+        return _checked(_connect(path, "mode=ro"), layout), mark
     # Nothing waits beside it to be merged, and SQLite may make no file to say that it reads: the
     # database is whole, and is read as it is until its mark changes.
-    return _checked(_connect(path, "mode=ro&immutable=1")), frozen
+    return _checked(_connect(path, "mode=ro&immutable=1"), layout), frozen
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
@@ -222,43 +233,45 @@ def _decoded(text: bytes) -> str:
     return text.decode(errors="replace")
 
 
-def _checked(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _checked(connection: sqlite3.Connection, layout: Layout) -> sqlite3.Connection:
     """Return it if it is of our layout; the first read also opens the files beside it.
 
     Every word of the schema is compared: one bit of a trigger changes what a write does.
     """
     try:
-        ((layout,),) = connection.execute("PRAGMA user_version").fetchall()
-        if layout == LAYOUT and _schema().issubset(connection.execute(_OBJECTS).fetchall()):
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        ours, objects = layout.version, connection.execute(_OBJECTS).fetchall()
+        if version == ours and _objects(layout).issubset(objects):
             return connection
-        _refuse_anothers(connection)
-        if LAYOUT < layout <= LAYOUT + _LATER:
+        _refuse_anothers(connection, layout)
+        if ours < version <= ours + _LATER:
             # Not set aside: during an update both versions run, and would take turns at that.
-            raise NewerLayoutError(f"its layout is {layout}, of a later version than this one")
-        if layout != LAYOUT:
-            raise LayoutError(f"its layout is {layout}, not {LAYOUT}")
+            raise NewerLayoutError(f"its layout is {version}, of a later version than this one")
+        if version != ours:
+            raise LayoutError(f"its layout is {version}, not {ours}")
         raise LayoutError("its tables are not those that were made")
     except BaseException:
         connection.close()
         raise
 
 
-def _refuse_anothers(connection: sqlite3.Connection) -> None:
+def _refuse_anothers(connection: sqlite3.Connection, layout: Layout) -> None:
     """Raise NotOursError for a sound database of another program, which one slip in a path names.
 
     It says nothing of us in its header, and none of its tables has a name of ours.
     """
     ((application,),) = connection.execute("PRAGMA application_id").fetchall()
     names = {name for name, _ in connection.execute(_OBJECTS).fetchall()}
-    if application != _APPLICATION and names and not names & {name for name, _ in _schema()}:
+    ours = {name for name, _ in _objects(layout)}
+    if application != layout.application and names and not names & ours:
         raise NotOursError("it is the database of another program; name another file for the store")
 
 
 @cache
-def _schema() -> frozenset[tuple[bytes, bytes]]:
+def _objects(layout: Layout) -> frozenset[tuple[bytes, bytes]]:
     """Return name and definition of all that is in a database of ours."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
+        connection.executescript(layout.schema)
         return frozenset(connection.execute(_OBJECTS).fetchall())
 
 

@@ -315,7 +315,7 @@ class TieredCache:
         authority = self.tiers[-1]
         if not authority.known or authority.reading.is_open:
             return
-        places = {scope.place.namespace: scope.place for scope in self.scopes}
+        places = {scope.namespace: scope.place for scope in self.scopes}
         while batch := dict(islice(self._provisional.items(), _BATCH)):
             namespace = next(iter(batch.values())).namespace
             entries = {key: entry for key, entry in batch.items() if entry.namespace == namespace}

@@ -24,7 +24,7 @@ NOW = 1_800_000_000.25
 
 keys = st.binary(min_size=32, max_size=32)
 fingerprints = st.text(max_size=255).filter(lambda text: len(text.encode()) <= 255)
-vectors = st.integers(0, 40).flatmap(
+vectors = st.integers(1, 40).flatmap(
     lambda width: st.binary(min_size=4 * width, max_size=4 * width)
 )
 about = {
@@ -97,10 +97,11 @@ def test_an_answer_is_no_vector(key, entry):
 
 
 @pytest.mark.parametrize(
-    ("flags", "width", "payload"), [(4, 0, b""), (4, 1, b"four"), (0, 0, b"four"), (0, 2, b"four")]
+    ("flags", "width", "payload"),
+    [(4, 0, b""), (4, 1, b"four"), (0, 0, b"four"), (0, 2, b"four"), (0, 0, b"")],
 )
 def test_a_record_is_one_or_the_other(flags, width, payload):
-    """No empty answer, no answer with a width, no vector of another one; the checksum is right."""
+    """Nothing empty, no answer with a width, no vector of another one; the checksum is right."""
     key = bytes(range(32))
     body = struct.pack("<4sBBHIQd32s", b"EGW1", flags, 0, 0, width, 1, NOW, key) + payload
     with pytest.raises(CorruptRecordError, match="length"):

@@ -1,0 +1,1 @@
+"""What a key may use: how much, counted where, and what happens while nobody can count."""
