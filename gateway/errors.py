@@ -8,9 +8,13 @@
     │   ├── PermissionDeniedError   403
     │   ├── NotFoundError           404
     │   ├── MethodNotAllowedError   405
+    │   ├── SlowClientError         408
     │   ├── PayloadTooLargeError    413
-    │   └── UnsupportedMediaError   415
+    │   ├── UnsupportedMediaError   415
+    │   ├── MisdirectedError        421
+    │   └── HeadersTooLargeError    431
     ├── RateLimitError              429
+    │   └── OwnLimitError           429  (of the caller's own key)
     ├── UpstreamError               502  the upstream failed, or its answer cannot be trusted
     │   ├── UpstreamTimeoutError    504
     │   └── UpstreamConnectError    502  no answer was had: safe to ask again
@@ -26,6 +30,8 @@ from typing import ClassVar
 
 import msgspec
 
+from gateway.reasons import Reason
+
 
 class GatewayError(Exception):
     """An error with a place in OpenAI's error body: ``{"error": {message, type, param, code}}``.
@@ -36,6 +42,7 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
+    default_reason: ClassVar[Reason | None] = None
 
     def __init__(
         self,
@@ -44,12 +51,16 @@ class GatewayError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        reason: Reason | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code if code is not None else self.default_code
         self.headers: dict[str, str] = dict(headers or {})
+        self.reason = reason if reason is not None else self.default_reason
+        """Why the gateway turned the request away; None where it did not: it, or an upstream,
+        failed."""
 
     def body(self) -> bytes:
         """Return the JSON body that OpenAI's SDKs understand; all four keys are always there."""
@@ -67,6 +78,7 @@ class InvalidRequestError(GatewayError):
 
     status = 400
     type = "invalid_request_error"
+    default_reason: ClassVar[Reason | None] = "schema"
 
 
 class InvalidInputError(InvalidRequestError):
@@ -103,6 +115,7 @@ class AuthenticationError(InvalidRequestError):
 
     status = 401
     default_code = "invalid_api_key"
+    default_reason = "auth"
 
 
 class PermissionDeniedError(InvalidRequestError):
@@ -110,12 +123,14 @@ class PermissionDeniedError(InvalidRequestError):
 
     status = 403
     default_code = "permission_denied"
+    default_reason = "auth"
 
 
 class NotFoundError(InvalidRequestError):
     """No such model or path."""
 
     status = 404
+    default_reason = "unknown"
 
 
 class MethodNotAllowedError(InvalidRequestError):
@@ -123,6 +138,15 @@ class MethodNotAllowedError(InvalidRequestError):
 
     status = 405
     default_code = "method_not_allowed"
+    default_reason = "unknown"
+
+
+class SlowClientError(InvalidRequestError):
+    """The request did not come in the time that it may take."""
+
+    status = 408
+    default_code = "request_timeout"
+    default_reason = "slow_client"
 
 
 class PayloadTooLargeError(InvalidRequestError):
@@ -130,6 +154,7 @@ class PayloadTooLargeError(InvalidRequestError):
 
     status = 413
     default_code = "payload_too_large"
+    default_reason = "body_size"
 
 
 class UnsupportedMediaError(InvalidRequestError):
@@ -137,6 +162,23 @@ class UnsupportedMediaError(InvalidRequestError):
 
     status = 415
     default_code = "unsupported_media_type"
+    default_reason = "media_type"
+
+
+class MisdirectedError(InvalidRequestError):
+    """The request is for a host that this gateway is not."""
+
+    status = 421
+    default_code = "misdirected_request"
+    default_reason = "host"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    """The request has more headers, or larger ones, than the server reads."""
+
+    status = 431
+    default_code = "headers_too_large"
+    default_reason = "header_size"
 
 
 class RateLimitError(GatewayError):
@@ -145,6 +187,10 @@ class RateLimitError(GatewayError):
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
+
+
+class OwnLimitError(RateLimitError):
+    """A limit of the caller's own key: says nothing to others who wait for the same call."""
 
 
 class UpstreamError(GatewayError):

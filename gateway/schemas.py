@@ -14,7 +14,7 @@ from msgspec import Meta
 from gateway.embedded import Embedded
 from gateway.errors import InvalidRequestError, TooManyTokensError
 from gateway.limits import TOKENS_PER_REQUEST
-from gateway.types import USUAL, CacheControl, EmbeddingRequest, Text
+from gateway.types import USUAL, CacheControl, EmbeddingRequest, Text, UpstreamInfo
 
 MAX_NAME = 256
 """Characters of a model's name; a pattern of the config would cover any number."""
@@ -167,8 +167,8 @@ def refuse_shape(message: str) -> NoReturn:
     raise InvalidRequestError(f"'{field}{items}' is not valid. {reason}.", param=field)
 
 
-def embedding_response(embedded: Embedded) -> bytes:
-    """Put the answer together: every vector is a fragment made before, joined once."""
+def embedding_response(embedded: Embedded) -> list[bytes]:
+    """Return what the answer is put together from: every vector is a fragment made before."""
     pieces = [b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":']
     for separator, fragment in zip(_SEPARATORS, embedded.fragments, strict=False):
         pieces.append(fragment)
@@ -178,7 +178,7 @@ def embedding_response(embedded: Embedded) -> bytes:
         b'}],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
         % (_encode(embedded.model), embedded.tokens, embedded.tokens)
     )
-    return b"".join(pieces)
+    return pieces
 
 
 class Model(msgspec.Struct, omit_defaults=False):
@@ -195,6 +195,7 @@ class Model(msgspec.Struct, omit_defaults=False):
     pooling: str | None = None
     aliases: Sequence[str] = ()
     state: str | None = None
+    upstreams: Sequence[UpstreamInfo] = ()
 
 
 def model_response(model: Model) -> bytes:

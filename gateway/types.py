@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,23 @@ class RawEmbeddings:
     """What made them, as far as it says: at most 255 bytes."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Upstream headers the client should see (`x-ratelimit-*`)."""
+    request_id: bytes = b""
+    """The upstream's, where it gives one."""
+
+
+class UpstreamInfo(Struct, frozen=True, omit_defaults=True):
+    """How an upstream of a model is, for people."""
+
+    name: str
+    state: str
+    """"ready"; "open" or "half-open" where it fails (see Circuit); "unknown" or "out" of the space
+    (see Space); or the state of its engine."""
+    reason: str | None = None
+    """Why it is not ready."""
+    model: str | None = None
+    """The model's name there, where that is another one."""
+    similarity: float | None = None
+    """Least cosine of its vectors to those of its space, where they are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,53 @@ class ModelInfo:
     pooling: str | None = None
     state: str | None = None
     """Of its engine, where it has one: "waiting", "starting", "ready" or "failed"."""
+    upstreams: Sequence[UpstreamInfo] = ()
+    """Who serves it, in the order of preference."""
+
+
+class Reserved(Protocol):
+    """What an upstream call was expected to take, and counts as spent until more is known."""
+
+    def settle(self, tokens: int, dollars: float) -> None:
+        """Count what was billed in its place; only the first time counts."""
+        ...
+
+
+class Account(Protocol):
+    """What a key may still use. Raises OwnLimitError where that is too little."""
+
+    pays: bool
+    """Whether tokens or dollars are limited, so that upstream calls have to be reserved."""
+
+    def admitted(self) -> AbstractAsyncContextManager[None]:
+        """Count a request: one of a minute, and one of those at the same time as the block runs."""
+        ...
+
+    async def reserve(
+        self, tokens: int, dollars: float | None, *, guess: int = 0
+    ) -> "Reserved | None":
+        """Reserve what a call is expected to take; dollars are None where no price is known.
+
+        `guess` of the tokens may be less, where the limit is smaller. None: nothing is limited.
+        Raises PermissionDeniedError where the dollars are limited, and the price is not known.
+        """
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """Return OpenAI's `x-ratelimit-*` headers for those limits that there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credential:
+    """A caller's own key, for upstreams that are asked with it, and whom it names there."""
+
+    key: str
+    organization: str | None = None
+    project: str | None = None
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +168,18 @@ class Caller:
     models: Sequence[str] | None = None
     """Names and patterns of the models the key may use; None is all."""
     admin: bool = False
+    account: Account | None = field(default=None, repr=False, compare=False)
+    """None: a key without limits."""
+    credential: Credential | None = field(default=None, repr=False)
+    """None: nobody forwards keys, or there was none."""
 
     def may_use(self, model: str) -> bool:
         """Whether the key covers this name; a pattern of the config is covered by itself."""
         return self.models is None or any(matches(pattern, model) for pattern in self.models)
+
+
+ANYONE = Caller()
+"""Whoever asks where there are no keys, and the gateway itself."""
 
 
 def matches(pattern: str, name: str) -> bool:

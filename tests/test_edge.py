@@ -130,7 +130,8 @@ def test_health_depends_on_no_upstream(gateway, fake_openai):
     """Live and ready with an upstream that is not there; not ready while it is being stopped."""
     running = gateway(one_model("http://127.0.0.1:9/v1"))
     assert running.http.get("/health/live").json() == {"status": "live"}
-    assert running.http.get("/health/ready").json() == {"status": "ready", "engines": {}}
+    said = running.http.get("/health/ready").json()
+    assert (said["status"], said["engines"]) == ("ready", {})
     running.draining = True
     draining = running.http.get("/health/ready")
     assert (draining.status_code, draining.json()["status"]) == (503, "draining")
@@ -207,6 +208,34 @@ def test_the_body_of_one_request_is_never_another_request(edge, how):
     received = offering(edge, b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n", **how)
     assert received.count(b"HTTP/1.1 ") == 1
     assert b"smuggled" not in received
+
+
+def test_no_header_of_a_clients_goes_upstream(gateway, fake_openai):
+    """Whatever it is called: upstreams see the gateway, and what its config has them see."""
+    running = gateway(one_model(fake_openai.base_url))
+    given = {
+        "authorization": "Bearer canary-key",
+        "api-key": "canary-key",
+        "cookie": "canary=1",
+        "forwarded": "for=canary",
+        "x-forwarded-for": "10.9.8.7, canary",
+        "x-forwarded-host": "canary",
+        "host": "canary",
+        "openai-organization": "canary",
+        "openai-project": "canary",
+        "openai-beta": "canary",
+        "proxy-authorization": "canary",
+        "referer": "http://canary/",
+        "te": "trailers, canary",
+        "user-agent": "canary",
+        "x-canary": "canary",
+        "x-upstream-url": "http://canary/",
+        "x-request-id": "canary",
+        "traceparent": "canary",
+    }
+    assert post(running, GOOD, **given).status_code == 200
+    (request,) = fake_openai.requests
+    assert "canary" not in str(request.headers) + str(request.body) + request.path
 
 
 def test_expect_100_continue_is_answered(edge):

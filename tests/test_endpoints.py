@@ -8,8 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
+from gateway.edge.bodies import Bodies
+from gateway.edge.endpoints import EmbeddingsEndpoint, ranges
 from gateway.embedded import Embedded
-from gateway.endpoints import EmbeddingsEndpoint, ranges, read_json
 from gateway.errors import PayloadTooLargeError
 from gateway.keyring import Keyring
 from gateway.types import CacheControl
@@ -31,7 +32,7 @@ def chunks(*parts, left=False):
 
 
 def read(receive, limit=100):
-    return asyncio.run(read_json({"headers": []}, receive, limit))
+    return asyncio.run(Bodies(limit).read({"headers": []}, receive))
 
 
 @given(parts=st.lists(st.binary(max_size=9), min_size=1, max_size=6), limit=st.integers(0, 60))
@@ -53,7 +54,7 @@ def test_an_announced_length_over_the_limit_is_refused_unread():
 
     scope = {"headers": [(b"content-length", b"101")]}
     with pytest.raises(PayloadTooLargeError):
-        asyncio.run(read_json(scope, receive, 100))
+        asyncio.run(Bodies(100).read(scope, receive))
 
 
 def test_a_body_without_end_is_refused_at_the_limit():
@@ -114,7 +115,7 @@ def test_an_answer_says_what_was_cut_and_what_was_billed():
         async def send(message):
             sent.append(message)
 
-        endpoint = EmbeddingsEndpoint(line, Keyring([]), max_body=100, request_timeout=60)
+        endpoint = EmbeddingsEndpoint(line, Keyring([]), bodies=Bodies(100), request_timeout=60)
         scope = {"headers": [(b"cache-control", b"max-age=60")]}
         body = b'{"model":"m","input":["a","b"],"seed":7}'
         before = asyncio.get_running_loop().time()

@@ -96,10 +96,10 @@ def test_a_client_that_leaves_while_it_sends_is_forgotten(running):
     assert running.log == ""
 
 
-def test_a_client_that_does_not_read_is_left(monkeypatch, gateway, fake_openai):
+def test_a_client_that_does_not_read_is_left(gateway, fake_openai):
     """With the buffers full for a while: its request must not hold what others wait for."""
-    monkeypatch.setattr("gateway.server.UNREAD", 0.2)
-    running = gateway(one_model(fake_openai.base_url))
+    rest = '[server]\nbody_timeout = "200ms"'
+    running = gateway(one_model(fake_openai.base_url, rest=rest))
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", running.port))

@@ -8,9 +8,9 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from gateway.edge.middleware import RequestEdge
 from gateway.errors import RateLimitError
 from gateway.logs import open_log
-from gateway.middleware import RequestEdge
 
 
 class Scene:

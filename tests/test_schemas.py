@@ -199,7 +199,7 @@ def test_messages_quote_no_text():
 def test_the_answer_is_openais():
     """All four keys, the index of each item, and the vectors as they were given."""
     embedded = Embedded('m"é', [b"[1.0]", b'"AACAPw=="', b"[3]"], 7, [], 7, {}, {})
-    assert json.loads(embedding_response(embedded)) == {
+    assert json.loads(b"".join(embedding_response(embedded))) == {
         "object": "list",
         "data": [
             {"object": "embedding", "index": 0, "embedding": [1.0]},

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from gateway.config import Server as Settings
-from gateway.server import bind, make_server
+from gateway.edge.server import bind, make_server
 
 
 def test_a_taken_address_is_an_error_that_leaves_no_socket():

@@ -1,34 +1,61 @@
 """The HTTP handlers: read, one call, answer. Errors are raised, and rendered in `middleware`."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from typing import Any
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.backends.local import EngineStatus
 from gateway.catalog import Catalog
-from gateway.chat import CreatesChat
-from gateway.chat_schemas import parse_chat_request
+from gateway.chat.line import CreatesChat
+from gateway.chat.relay import Pieces
+from gateway.chat.schemas import parse_chat_request
+from gateway.edge.bodies import Bodies
 from gateway.embeddings import CreatesEmbeddings
-from gateway.errors import NotFoundError, PayloadTooLargeError, UnsupportedMediaError
+from gateway.errors import NotFoundError
 from gateway.http_cache import cache_control, cache_headers
 from gateway.keyring import Keyring
-from gateway.relay import Pieces
 from gateway.schemas import (
     embedding_response,
     model_response,
     models_response,
     parse_embedding_request,
 )
+from gateway.types import Caller
 
 REQUEST_ID, NAMED, STREAMS = "gateway.request_id", "gateway.named", "gateway.streams"
 """What the edge and a handler tell each other of a request: its id, whether the client gave it, and
 whether the answer is an event stream, into which an error can still be written."""
+
+
+ACCOUNT = "gateway.account"
+"""The account of who asks, where the key has limits; the edge tells what is left in it."""
+
+
+def admission(scope: Scope, caller: Caller) -> AbstractAsyncContextManager[None]:
+    """Return what counts a request against its key's limits for as long as it lasts.
+
+    Entering it raises OwnLimitError where there is too little left.
+    """
+    if caller.account is None:
+        return _FREE
+    scope[ACCOUNT] = caller.account
+    return caller.account.admitted()
+
+
+_FREE = nullcontext()
+
+
+PAGE = 64 * 2**10
+"""Bytes of a large answer that are written at a time: what a connection keeps unread."""
+LARGE = 16 * PAGE
+"""Bytes of an answer that is written so; smaller ones are quicker in one piece."""
 
 
 class EmbeddingsEndpoint:
@@ -39,26 +66,32 @@ class EmbeddingsEndpoint:
         embeddings: CreatesEmbeddings,
         keyring: Keyring,
         *,
-        max_body: int,
+        bodies: Bodies,
         request_timeout: float,
     ) -> None:
         self._embeddings = embeddings
         self._keyring = keyring
-        self._max_body = max_body
+        self._bodies = bodies
         self._request_timeout = request_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        deadline = asyncio.get_running_loop().time() + self._request_timeout
         caller = self._keyring.caller(scope["headers"])
+        async with admission(scope, caller):
+            await self._answer(caller, scope, receive, send)
+
+    async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         control = cache_control(scope["headers"])
-        request = parse_embedding_request(await read_json(scope, receive, self._max_body), control)
+        request = parse_embedding_request(await self._bodies.read(scope, receive), control)
+        # The time that a client takes to ask is its own.
+        deadline = asyncio.get_running_loop().time() + self._request_timeout
         scope["gateway.model"] = request.model
         embedded = await self._embeddings.create(request, caller, deadline=deadline)
-        body = embedding_response(embedded)
+        pieces = embedding_response(embedded)
+        size = sum(map(len, pieces))
         headers = [
             (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
+            (b"content-length", b"%d" % size),
             *cache_headers(embedded),
         ]
         if embedded.billed:
@@ -67,27 +100,38 @@ class EmbeddingsEndpoint:
             headers.append((b"x-gateway-truncated", ranges(embedded.truncated)))
         for name, value in embedded.headers.items():
             headers.append((name.encode("latin-1"), value.encode("latin-1")))
+        if embedded.request_id:
+            headers.append((b"x-upstream-request-id", embedded.request_id))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if size <= LARGE:
+            await send({"type": "http.response.body", "body": b"".join(pieces)})
+            return
+        for page in pages(pieces):
+            await send({"type": "http.response.body", "body": page, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 class ChatEndpoint:
     """`POST /v1/chat/completions`, as a bare ASGI application."""
 
     def __init__(
-        self, chat: CreatesChat, keyring: Keyring, *, max_body: int, chat_timeout: float
+        self, chat: CreatesChat, keyring: Keyring, *, bodies: Bodies, chat_timeout: float
     ) -> None:
         self._chat = chat
         self._keyring = keyring
-        self._max_body = max_body
+        self._bodies = bodies
         self._chat_timeout = chat_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: as a whole, or as it comes."""
-        deadline = asyncio.get_running_loop().time() + self._chat_timeout
         caller = self._keyring.caller(scope["headers"])
+        async with admission(scope, caller):
+            await self._answer(caller, scope, receive, send)
+
+    async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         control = cache_control(scope["headers"])
-        request = parse_chat_request(await read_json(scope, receive, self._max_body), control)
+        request = parse_chat_request(await self._bodies.read(scope, receive), control)
+        deadline = asyncio.get_running_loop().time() + self._chat_timeout
         scope["gateway.model"] = request.model
         chatted = await self._chat.create(request, caller, deadline=deadline)
         headers = cache_headers(chatted)
@@ -124,51 +168,22 @@ async def _stream(pieces: Pieces, headers: list[tuple[bytes, bytes]], send: Send
     await send({"type": "http.response.body", "body": b""})
 
 
-async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the whole body of a JSON request.
+def pages(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join pieces to pages of about PAGE bytes.
 
-    Raises UnsupportedMediaError for another or a compressed type, PayloadTooLargeError beyond
-    `limit` bytes (before reading it where the length is announced).
+    A large answer is written as it is read: its vectors lie in the cache, and who reads slowly, or
+    not at all, costs no copy of them.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            _check_type(value)
-        elif name == b"content-encoding" and value.strip().lower() != b"identity":
-            raise UnsupportedMediaError("Send the body uncompressed, without Content-Encoding.")
-        elif name == b"content-length" and int(value) > limit:
-            raise _too_large(limit)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        chunks = [body]
-        size = len(body)
-        while message.get("more_body"):
-            message = await receive()
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
-        body = b"".join(chunks)
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
-
-
-def _check_type(content_type: bytes) -> None:
-    essence = content_type.split(b";", 1)[0].strip().lower()
-    if essence == b"application/json" or essence.endswith(b"+json") or not essence:
-        return
-    raise UnsupportedMediaError(
-        f"Unsupported content type: '{essence[:100].decode('latin-1')}'. This API reads "
-        "'application/json'; set the header Content-Type: application/json."
-    )
-
-
-def _too_large(limit: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(f"The body is larger than {limit} bytes; split the request.")
+    page: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        page.append(piece)
+        size += len(piece)
+        if size >= PAGE:
+            yield b"".join(page)
+            page, size = [], 0
+    if page:
+        yield b"".join(page)
 
 
 def ranges(positions: Sequence[int]) -> bytes:
@@ -192,7 +207,8 @@ class ModelEndpoints:
     async def all(self, request: Request) -> Response:
         """List what the caller may use."""
         caller = self._keyring.caller(request.scope["headers"])
-        return _json(models_response(await self._catalog.models(caller)))
+        async with admission(request.scope, caller):
+            return _json(models_response(await self._catalog.models(caller)))
 
     async def one(self, request: Request) -> Response:
         """Tell of one model, by its name, an alias, or a name that fits a pattern."""
@@ -201,7 +217,8 @@ class ModelEndpoints:
         name = request.path_params["id"]
         if not name:
             raise unknown_path(request.method, request.scope["path"])
-        return _json(model_response(self._catalog.model(name, caller)))
+        async with admission(request.scope, caller):
+            return _json(model_response(self._catalog.model(name, caller)))
 
 
 class HealthEndpoints:
@@ -211,11 +228,15 @@ class HealthEndpoints:
     """
 
     def __init__(
-        self, engines: Callable[[], Mapping[str, EngineStatus]], draining: Callable[[], bool]
+        self,
+        engines: Callable[[], Mapping[str, EngineStatus]],
+        draining: Callable[[], bool],
+        config: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """`engines` tells the state of every engine."""
+        """`engines` tells the state of every engine, `config` which config is in effect."""
         self._engines = engines
         self._draining = draining
+        self._config = config
 
     async def live(self, request: Request) -> Response:  # noqa: ARG002
         """Answer."""
@@ -228,7 +249,8 @@ class HealthEndpoints:
         loading = [e for e in engines.values() if e.state == "starting" and e.facts is None]
         status = "draining" if self._draining() else "loading" if loading else "ready"
         states = {name: engine.state for name, engine in engines.items()}
-        body = msgspec.json.encode({"status": status, "engines": states})
+        said = {"status": status, "engines": states, "config": self._config()}
+        body = msgspec.json.encode(said)
         return _json(body, status=200 if status == "ready" else 503)
 
 

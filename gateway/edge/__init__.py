@@ -1,0 +1,1 @@
+"""Where clients are: connections, bodies, handlers, and what every request gets."""
