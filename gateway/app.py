@@ -1,201 +1,226 @@
-"""The composition root: a Config becomes a running application. Only this file knows every name."""
+"""The composition root: a Config becomes an application. Only this file knows every name."""
 
 import asyncio
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import structlog
-from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.answers import Answers
-from gateway.backends.base import EmbeddingBackend
 from gateway.backends.local import EngineStatus, LocalBackend
-from gateway.backends.transport import Transport, TransportSettings, open_transport
+from gateway.backends.member import Backend
 from gateway.cache.flight import Flights
-from gateway.cache.memory import MemoryStore
-from gateway.cache.scopes import Scopes
 from gateway.cache.seal import can_seal
 from gateway.cache.tiered import TieredCache
 from gateway.catalog import Catalog
-from gateway.chat import Chat
-from gateway.chat_calls import Calls
-from gateway.config import Cache, Config, Key
-from gateway.embeddings import Embeddings
-from gateway.endpoints import (
+from gateway.chat.answers import Answers
+from gateway.chat.calls import Calls
+from gateway.chat.line import Chat
+from gateway.chat.recording import Recordings
+from gateway.config import Config, Key
+from gateway.console import routes as console
+from gateway.edge.bodies import Bodies
+from gateway.edge.endpoints import (
     ChatEndpoint,
     EmbeddingsEndpoint,
     HealthEndpoints,
     ModelEndpoints,
     root,
 )
+from gateway.edge.middleware import RequestEdge
+from gateway.edge.origins import Origins
+from gateway.embeddings import Embeddings
+from gateway.foundation import Foundation
 from gateway.keyring import Keyring
-from gateway.metrics import CONTENT_TYPE, Metrics
-from gateway.middleware import RequestEdge
+from gateway.metrics.collectors import CONTENT_TYPE
+from gateway.metrics.observed import ObservedEmbeddings
+from gateway.metrics.observed_chat import ObservedCalls, ObservedChat
+from gateway.metrics.observed_upstreams import ObservedUpstreams
 from gateway.models import models_of, open_backend
-from gateway.observed import ObservedEmbeddings, ObservedStore, ObservedTransport
-from gateway.observed_chat import ObservedCalls, ObservedChat
-from gateway.recording import Recordings
 from gateway.routing import RoutingTable
-from gateway.stores import CacheSecret, keep_secret, open_stores, own_secret
+from gateway.spaces.members import Servers
+from gateway.spaces.space import Spaces
 from gateway.tokens import Cl100k
-from gateway.types import Caller
+from gateway.types import Account, Caller
 
 _SEED_BITS = 53
 """Of the seeds that we draw: what JavaScript's numbers hold exactly."""
 SCRAPE_PATIENCE = 0.5
 """Seconds that a scrape waits for an engine's figures."""
 
-OpenTransport = Callable[[TransportSettings], Transport]
 
-
-@dataclass(frozen=True, slots=True)
 class Gateway:
-    """What `create_app` made: the application, and the admin listener's where there is one."""
+    """What one config makes. It stands on a Foundation, which other configs may share.
 
-    app: ASGIApp
-    admin: ASGIApp | None
-    catalog: Catalog
-    engines: Callable[[], Mapping[str, EngineStatus]]
-    """The state of every local model's engine, by upstream."""
-
-
-def create_app(  # noqa: PLR0913 - the seams of a whole application
-    config: Config,
-    directory: Path,
-    log: structlog.stdlib.BoundLogger,
-    *,
-    open_transport: OpenTransport = open_transport,
-    secret: CacheSecret | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    registry: CollectorRegistry | None = None,
-    metrics_directory: str | None = None,
-    draining: Callable[[], bool] = lambda: False,
-) -> Gateway:
-    """Put everything together. `directory` holds the sockets of the engines (see EngineKeeper).
-
-    With several workers `metrics_directory` is where prometheus-client keeps their values, and
-    `secret` what all of them name vectors with. Raises OSError or GGUFError for a model file that
-    cannot be read, ConfigError for a secret.
+    Backends of upstreams that are as they were in `before` are the same ones: their connections,
+    and what is known of their health, outlive a reload.
     """
-    # Long, because it is the one list of what is plugged into what; parted, the order would hide.
-    # The routes need the backends, whose transports are counted: the label is asked for later.
-    metrics = Metrics(registry or CollectorRegistry(), lambda name: routes.label(name))  # noqa: PLW0108
 
-    def connect(name: str, settings: TransportSettings) -> Transport:
-        return ObservedTransport(open_transport(settings), metrics, name, clock)
-
-    backends = {
-        name: open_backend(name, upstream, directory, connect, chat=config.chats(name))
-        for name, upstream in config.upstreams.items()
-    }
-    cache = _open_cache(config.cache, secret or own_secret(config.cache), metrics, clock, log)
-    routes = RoutingTable(models_of(config, backends), Cl100k(), cache.scopes)
-    embeddings = ObservedEmbeddings(
-        Embeddings(routes, cache, Flights(), on_computed=metrics.computed), metrics
-    )
-    chat = ObservedChat(
-        Chat(
-            routes,
-            _answers(cache),
-            Recordings(),
-            Calls(
-                silence=config.server.chat_timeout, on_made=ObservedCalls(metrics.chats, log).made
+    def __init__(
+        self, config: Config, foundation: Foundation, before: "Gateway | None" = None
+    ) -> None:
+        """Raises OSError or GGUFError for a model file that cannot be read."""
+        # Long, because it is the one list of what is plugged into what; parted, the order would
+        # hide.
+        metrics, cache, clock, log = (
+            foundation.metrics,
+            foundation.cache,
+            foundation.clock,
+            foundation.log,
+        )
+        self.config = config
+        self.running = 0
+        """Requests that are answered by this config now; counted by the Door."""
+        self.backends = _backends(config, foundation, before)
+        self.foundation = foundation
+        self.spaces = Spaces(cache, log=log, clock=clock)
+        servers = Servers(config, self.backends, self.spaces, metrics.upstreams.failed_over)
+        self.upstreams = ObservedUpstreams(self.backends, self.spaces, metrics.upstreams, log)
+        if before is not None:
+            self.spaces.adopt(before.spaces)
+            self.upstreams.adopt(before.upstreams)
+        self._beside: list[asyncio.Task[None]] = []
+        self._routes = RoutingTable(models_of(config, servers), Cl100k(), cache.scopes)
+        self._flights = Flights()
+        self._recordings = Recordings()
+        embeddings = ObservedEmbeddings(
+            Embeddings(self._routes, cache, self._flights, on_computed=metrics.computed), metrics
+        )
+        chat = ObservedChat(
+            Chat(
+                self._routes,
+                _answers(cache),
+                self._recordings,
+                Calls(
+                    silence=config.server.chat_timeout,
+                    on_made=ObservedCalls(metrics.chats, metrics.keys, log).made,
+                ),
+                draw_seed=partial(secrets.randbits, _SEED_BITS),
             ),
-            draw_seed=partial(secrets.randbits, _SEED_BITS),
-        ),
-        metrics.chats,
-        clock,
-    )
-    keyring = Keyring([(key.secret.sha256, _caller(key)) for key in config.keys])
-    catalog = Catalog(routes, clock)
-    engines = {} if config.server.offline else _local(backends)
+            metrics.chats,
+            clock,
+        )
+        quotas = foundation.quotas
+        self._keyring = Keyring(
+            [(key.secret.sha256, _caller(key, quotas.account(key))) for key in config.keys],
+            forwards=config.forwards_keys,
+        )
+        self.catalog = Catalog(self._routes, clock)
+        self._engines = {} if config.server.offline else _local(self.backends)
+        bodies = Bodies(config.server.max_body)
+        embed = EmbeddingsEndpoint(
+            embeddings,
+            self._keyring,
+            bodies=bodies,
+            request_timeout=config.server.request_timeout,
+        )
+        talk = ChatEndpoint(
+            chat,
+            self._keyring,
+            bodies=bodies,
+            chat_timeout=config.server.chat_timeout,
+        )
+        health = HealthEndpoints(
+            self.engines, foundation.draining, lambda: foundation.change().shown()
+        )
+        operations = [
+            Route("/health/live", health.live, methods=["GET"]),
+            Route("/health/ready", health.ready, methods=["GET"]),
+        ]
+        scraped = Route("/metrics", self._scrape, methods=["GET"])
+        public = [*_api(embed, talk, ModelEndpoints(self.catalog, self._keyring)), *operations]
+        apart = config.server.admin is not None
+        self.app = self._finished(public if apart else [*public, scraped], keyless=not config.keys)
+        at_admin = [*operations, scraped, *console()]
+        self.admin = self._finished(at_admin, keyless=True) if apart else None
+        """The admin listener's application, where there is one."""
 
-    def states() -> Mapping[str, EngineStatus]:
-        return {name: engine.status() for name, engine in engines.items()}
+    @property
+    def busy(self) -> bool:
+        """Whether a request runs, or what requests began goes on without them."""
+        return self.running > 0 or len(self._flights) > 0 or len(self._recordings) > 0
 
-    async def scrape(request: Request) -> Response:
-        if config.server.admin is None:
-            keyring.admin(request.scope["headers"])
-        figures = await asyncio.gather(*(e.health(SCRAPE_PATIENCE) for e in engines.values()))
-        restarts = {name: status.restarts for name, status in states().items()}
-        metrics.engines(dict(zip(engines, figures, strict=True)), restarts)
-        await metrics.cache(cache)
-        return Response(metrics.page(metrics_directory), media_type=CONTENT_TYPE)
+    def engines(self) -> Mapping[str, EngineStatus]:
+        """Return the state of every local model's engine, by upstream."""
+        return {name: engine.status() for name, engine in self._engines.items()}
 
-    @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[None]:
-        await cache.meet()
-        beside = [cache.watch(), *([metrics.keep_up(cache)] if metrics_directory else [])]
-        tasks = list(map(asyncio.create_task, beside))
-        yield
-        await asyncio.gather(*(backend.aclose() for backend in backends.values()))
-        for task in tasks:
+    async def start(self) -> None:
+        """Become the one whose models' names the metrics know."""
+        self.foundation.label = self._routes.label
+        beside = (self.upstreams.watch(), self.spaces.watch())
+        self._beside = list(map(asyncio.create_task, beside))
+
+    def step_down(self) -> None:
+        """Leave it to another to tell of upstreams: two of one name would contradict each other."""
+        for task in self._beside[:1]:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await cache.aclose()
 
-    def finished(routes: Sequence[Route], lifespan: Any = None) -> ASGIApp:
+    async def aclose(self, others: Sequence["Gateway"] = ()) -> None:
+        """Close the backends that no other gateway uses; after the last request."""
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self.spaces.aclose()
+        used = {id(backend) for other in others for backend in other.backends.values()}
+        own = [backend for backend in self.backends.values() if id(backend) not in used]
+        await asyncio.gather(*(backend.aclose() for backend in own))
+
+    async def _scrape(self, request: Request) -> Response:
+        if self.config.server.admin is None:
+            self._keyring.admin(request.scope["headers"])
+        engines, metrics = self._engines, self.foundation.metrics
+        figures = await asyncio.gather(*(e.health(SCRAPE_PATIENCE) for e in engines.values()))
+        restarts = {name: status.restarts for name, status in self.engines().items()}
+        metrics.engines(dict(zip(engines, figures, strict=True)), restarts)
+        self.upstreams.look()
+        await metrics.cache(self.foundation.cache)
+        page = metrics.page(self.foundation.metrics_directory)
+        return Response(page, media_type=CONTENT_TYPE)
+
+    def _finished(self, routes: Sequence[Route], *, keyless: bool) -> ASGIApp:
         # A bare Router: RequestEdge renders every error, so that Starlette's two middlewares, which
         # would cost a cached answer a fifth of its time, have nothing to do.
-        router = Router(routes=routes, lifespan=lifespan, redirect_slashes=False)
         return RequestEdge(
-            straight(router, routes),
+            straight(Router(routes=routes, redirect_slashes=False), routes),
             operations=_OPERATIONS,
-            observe=metrics.request,
-            clock=clock,
-            log=log,
+            observe=self.foundation.metrics.request,
+            clock=self.foundation.clock,
+            log=self.foundation.log,
+            origins=Origins(self.config.server.hosts, self.config.server.origins, keyless=keyless),
+            refused=self.foundation.metrics.refused,
         )
 
-    embed = EmbeddingsEndpoint(
-        embeddings,
-        keyring,
-        max_body=config.server.max_body,
-        request_timeout=config.server.request_timeout,
-    )
-    talk = ChatEndpoint(
-        chat,
-        keyring,
-        max_body=config.server.max_body,
-        chat_timeout=config.server.chat_timeout,
-    )
-    health = HealthEndpoints(states, draining)
-    operations = [
-        Route("/health/live", health.live, methods=["GET"]),
-        Route("/health/ready", health.ready, methods=["GET"]),
-    ]
-    scraped = Route("/metrics", scrape, methods=["GET"])
-    public = [*_api(embed, talk, ModelEndpoints(catalog, keyring)), *operations]
-    if config.server.admin is None:
-        return Gateway(finished([*public, scraped], lifespan), None, catalog, states)
-    return Gateway(finished(public, lifespan), finished([*operations, scraped]), catalog, states)
+
+def _backends(
+    config: Config, foundation: Foundation, before: Gateway | None
+) -> Mapping[str, Backend]:
+    """Return who asks each upstream: who did so before, where nothing of it has changed."""
+    return {
+        name: before.backends[name]
+        if before is not None and upstream_of(config, name) == upstream_of(before.config, name)
+        else open_backend(
+            name,
+            upstream,
+            foundation.directory,
+            foundation.connect,
+            chat=config.chats(name),
+            engine=config.engines.get(name, name),
+        )
+        for name, upstream in config.upstreams.items()
+    }
 
 
-def _open_cache(
-    settings: Cache,
-    secret: CacheSecret,
-    metrics: Metrics,
-    clock: Callable[[], float],
-    log: structlog.stdlib.BoundLogger,
-) -> TieredCache:
-    return TieredCache(
-        MemoryStore(settings.memory),
-        [ObservedStore(store, metrics, clock) for store in open_stores(settings, log)],
-        Scopes(secret.value),
-        log=log,
-        ttl=settings.ttl,
-        shares_secret=secret.shared,
-        on_corrupt=metrics.corrupt,
-        on_begun_anew=partial(keep_secret, settings),
+def upstream_of(config: Config, name: str) -> tuple[object, ...]:
+    """Return all that decides how an upstream is asked, to be compared with another config's."""
+    return (
+        config.upstreams.get(name),
+        config.chats(name),
+        config.files.get(name),
+        config.ca_files.get(name),
+        config.engines.get(name),
     )
 
 
@@ -230,15 +255,15 @@ def _api(embed: EmbeddingsEndpoint, chat: ChatEndpoint, models: ModelEndpoints) 
         yield Route(f"{prefix}/chat/completions", chat, methods=["POST"])
         yield Route(f"{prefix}/models", models.all, methods=["GET"])
         yield Route(f"{prefix}/models/{{id:path}}", models.one, methods=["GET"])
-    yield Route("/", root, methods=["GET"])
+    yield from console(root)
 
 
-def _local(backends: Mapping[str, EmbeddingBackend]) -> Mapping[str, LocalBackend]:
+def _local(backends: Mapping[str, Backend]) -> Mapping[str, LocalBackend]:
     return {name: b for name, b in backends.items() if isinstance(b, LocalBackend)}
 
 
-def _caller(key: Key) -> Caller:
-    return Caller(key.name, key.tenant, key.models, key.admin)
+def _caller(key: Key, account: Account | None) -> Caller:
+    return Caller(key.name, key.tenant, key.models, key.admin, account)
 
 
 _OPERATIONS = {

@@ -29,7 +29,11 @@ class Catalog:
         patterns = [m for m in self._routes.models if m.is_pattern]
         backends = {m.backend.name: m.backend for m in patterns}
         lists = dict(
-            zip(backends, await asyncio.gather(*map(self._names, backends.values())), strict=True)
+            zip(
+                backends,
+                await asyncio.gather(*(self._names(b, caller) for b in backends.values())),
+                strict=True,
+            )
         )
         found = {m.name: self._describe(m, m.name) for m in exact}
         for model in patterns:
@@ -63,10 +67,19 @@ class Catalog:
             pooling=info.pooling if embeds else None,
             aliases=tuple(served.aliases),
             state=info.state,
+            upstreams=info.upstreams,
         )
 
-    async def _names(self, backend: Listed) -> Sequence[str]:
-        """Return the upstream's own names; one that does not tell now is asked again later."""
+    async def _names(self, backend: Listed, caller: Caller) -> Sequence[str]:
+        """Return the upstream's own names; one that does not tell now is asked again later.
+
+        Where it is asked with the caller's own key, it tells of what that key may use.
+        """
+        if caller.credential is not None and backend.forwards:
+            try:
+                return await backend.models(caller)
+            except GatewayError:
+                return ()
         kept = self._listed.get(backend.name)
         if kept is not None and self._clock() < kept[0]:
             return kept[1]

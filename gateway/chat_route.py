@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.backends.base import ChatBackend
-from gateway.cache.scopes import Place, Scope, Scopes
-from gateway.types import ModelInfo
+from gateway.cache.scopes import Place, Scopes
+from gateway.tenants import Tenants
+from gateway.types import ANYONE, Caller, ModelInfo
 
 
 class Listed(Protocol):
@@ -14,7 +15,12 @@ class Listed(Protocol):
 
     name: str
 
-    async def models(self) -> Sequence[str]:
+    @property
+    def forwards(self) -> bool:
+        """Whether it is asked with the caller's own key."""
+        ...
+
+    async def models(self, caller: Caller = ANYONE) -> Sequence[str]:
         """Return the model names that the upstream says it serves; empty where it does not say."""
         ...
 
@@ -44,6 +50,10 @@ class ChatModel:
     """Which answers are kept: all, those with a seed or temperature 0, with a seed, or none."""
     offline: bool = False
     """Whether only what is kept is answered."""
+    forwards: bool = False
+    """Whether upstreams are asked with the caller's own key."""
+    split: bool = False
+    """Whether the cache is split by that key."""
     price_in: float | None = None
     """US dollars for a million tokens of prompts; None: not known."""
     price_out: float | None = None
@@ -64,13 +74,10 @@ class ChatRoute:
         self._identity = (
             f"{model.identity}\n{self.upstream_model}" if model.named else model.identity
         )
-        self._all_scopes = scopes
-        self._scopes: dict[str, Scope] = {}
+        self._tenants = Tenants(
+            self._identity, name, scopes, forwards=model.forwards, split=model.split
+        )
 
-    def place(self, tenant: str) -> Place:
-        """Return where the tenant's answers are kept now."""
-        scope = self._scopes.get(tenant)
-        if scope is None:
-            scope = self._all_scopes.of(tenant, self._identity, self.name)
-            self._scopes[tenant] = scope
-        return scope.place
+    def place(self, caller: Caller) -> Place:
+        """Return where the caller's answers are kept now; see Route.keys."""
+        return self._tenants.place(caller)

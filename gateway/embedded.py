@@ -12,7 +12,7 @@ from gateway.cache.scopes import Place
 from gateway.cache.tiered import TieredCache
 from gateway.errors import InvalidRequestError
 from gateway.route import Route
-from gateway.types import EmbeddingRequest, Text
+from gateway.types import Caller, EmbeddingRequest, Text
 from gateway.vectors import InvalidVectorError
 
 SOURCES = ("memory", "duplicate", "store", "in-flight", "upstream")
@@ -47,6 +47,8 @@ class Embedded(Struct):
     """Whether a vector is provisional, as the store that replicas share is away."""
     headers: Mapping[str, str] = {}
     """What the upstream said of its rate limits."""
+    request_id: bytes = b""
+    """The upstream's of the last call, where it gives one."""
 
 
 Texts = Mapping[Key, Text]
@@ -64,6 +66,7 @@ class Work:
     texts: Texts
     """Each once, in the request's order."""
     fields: Mapping[str, Any]
+    caller: Caller
     deadline: float
     entries: dict[Key, Entry] = field(default_factory=dict)
     sources: dict[Key, str] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Work:
     stored: int = 0
     forced: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: bytes = b""
 
     def take(self, entries: Mapping[Key, Entry], source: str) -> None:
         """Note what came from where."""
@@ -133,6 +137,7 @@ def gathered(request: EmbeddingRequest, work: Work, cache: TieredCache, now: flo
         bypassed=not work.route.model.cached,
         unshared=not all(entry.shared for entry in entries),
         headers=work.headers,
+        request_id=work.request_id,
     )
 
 

@@ -21,6 +21,7 @@ from gateway.embedded import Counts, Embedded, Texts, Work, gathered, recalled
 from gateway.errors import (
     InvalidInputError,
     InvalidRequestError,
+    OwnLimitError,
     UpstreamTimeoutError,
     store_away,
     texts_not_cached,
@@ -28,6 +29,7 @@ from gateway.errors import (
 from gateway.limits import count_tokens, must_count, split
 from gateway.route import Route
 from gateway.routing import RoutingTable
+from gateway.spending import Bill, expected_tokens, pays
 from gateway.types import USUAL, CacheControl, Caller, EmbeddingRequest, Text
 
 _TURNS = 3
@@ -43,7 +45,7 @@ class _TextRefusedError(Exception):
         self.error = error
 
 
-_THEIRS = (InvalidRequestError, UpstreamTimeoutError, _TextRefusedError)
+_THEIRS = (InvalidRequestError, UpstreamTimeoutError, OwnLimitError, _TextRefusedError)
 """Failures of a call that are about the request that began it, not about who joined it."""
 
 
@@ -66,10 +68,10 @@ class Embeddings:
         cache: TieredCache,
         flights: Flights,
         *,
-        on_computed: Callable[[Route, int], None] = lambda _, __: None,
+        on_computed: Callable[[Route, int, Caller], None] = lambda _, __, ___: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`on_computed` is told of the tokens of every call that was answered, whoever waits."""
+        """`on_computed` is told of the tokens of every call that was answered, and who began it."""
         self._routes = routes
         self._cache = cache
         self._flights = flights
@@ -90,7 +92,7 @@ class Embeddings:
             texts = route.texts(request)
         except InvalidInputError as error:
             raise error.at(error.item) from None
-        place, keys = route.keys(texts, request.seed, caller.tenant, fields)
+        place, keys = route.keys(texts, request.seed, caller, fields)
         if request.dimensions is not None:
             route.check_dimensions(request.dimensions, route.width(place.scope))
         if request.cache is USUAL and route.model.cached:
@@ -102,7 +104,7 @@ class Embeddings:
         # Who asks does not change a vector: it goes upstream, and not into the key.
         sent = fields if request.user is None else {**fields, "user": request.user}
         unique = dict(zip(keys, texts, strict=True))
-        work = Work(route, place, keys, unique, sent, deadline)
+        work = Work(route, place, keys, unique, sent, caller, deadline)
         if route.model.cached and not request.cache.no_store:
             await self._gather(work, request.cache)
         elif _only_kept(work, request.cache):
@@ -219,27 +221,39 @@ class Embeddings:
         """Ask the upstream for these texts, and keep what it says if all of it is sound."""
         route = work.route
         try:
-            async with places:
+            async with places, _bill(work, texts, counts) as bill:
                 raw = await route.backend.embed(
                     route.upstream_model,
                     list(texts.values()),
                     fields=work.fields,
                     truncate=route.model.truncate,
                     deadline=work.deadline,
+                    caller=work.caller,
                 )
+                tokens = sum(raw.tokens)
+                bill.settle(tokens, tokens * (route.price or 0.0) / 1e6)
         except InvalidInputError as error:
             raise _TextRefusedError(list(texts)[error.item], error) from None
-        self._on_computed(route, sum(raw.tokens))
+        self._on_computed(route, tokens, work.caller)
         made = dict(zip(texts, accept(raw, route, work.place, self._now()), strict=True))
         if counts is not None:
             for key, entry in made.items():
                 entry.tokens, entry.estimated = counts[key], False
         kept = await self._cache.keep(work.place, made) if shared else {}
         work.sources.update(dict.fromkeys(texts, "upstream"))
-        work.billed += sum(raw.tokens)
+        work.billed += tokens
         work.stored += sum(kept.get(key) is entry for key, entry in made.items())
-        work.headers = raw.headers
+        work.headers, work.request_id = raw.headers, raw.request_id
         return kept if shared else made
+
+
+def _bill(work: Work, texts: Texts, counts: Counts | None) -> Bill:
+    """Return what the call for these texts is expected to cost who makes it."""
+    if not pays(work.caller):
+        return Bill(work.caller, 0, 0.0)
+    tokens = sum(counts[k] for k in texts) if counts else expected_tokens(texts.values())
+    price = work.route.price
+    return Bill(work.caller, tokens, None if price is None else tokens * price / 1e6)
 
 
 def _only_kept(work: Work, control: CacheControl) -> bool:
@@ -256,7 +270,9 @@ async def _counts(work: Work, texts: Texts, found: Brought) -> Counts | None:
     known = {**work.entries, **found}
     others = sum(known[key].tokens for key in work.keys if key in known)
     try:
-        counts = await count_tokens(work.route, [texts[k] for k in keys], others, work.deadline)
+        counts = await count_tokens(
+            work.route, [texts[k] for k in keys], others, work.deadline, work.caller
+        )
     except InvalidInputError as error:
         raise _TextRefusedError(keys[error.item], error) from None
     return None if counts is None else dict(zip(keys, counts, strict=True))

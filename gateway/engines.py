@@ -32,6 +32,7 @@ _INHERITED = re.compile(
 _BACKLOG = 2048
 _LONGEST_LINE = 2**20
 _MAX_PAUSE = 5.0
+_DEATHS = 3
 _STOP_GRACE = 5.0
 
 
@@ -48,20 +49,23 @@ class EngineKeeper:
         settings: Mapping[str, Any],
         directory: Path,
         *,
+        engine: str = "",
         waits_for_use: bool = False,
         log: structlog.stdlib.BoundLogger,
         clock: Callable[[], float],
     ) -> None:
+        """`engine` is what it is called where that is not as the upstream, `name`."""
         self.name = name
-        self.socket_path, self.status_path = engine_paths(directory, name)
+        self.socket_path, self.status_path = engine_paths(directory, engine or name)
         self._settings = settings
         self._model = Path(settings["model"])
-        self._stamp = _stamp(self._model)
+        self._stamp = stamp(self._model)
         self.waits_for_use = waits_for_use
         self._log = log.bind(engine=name)
         self._clock = clock
         self.status = EngineStatus("waiting" if waits_for_use else "starting")
         self._loaded = asyncio.Event()
+        self._dying = asyncio.Event()
         self._reason: str | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -76,9 +80,23 @@ class EngineKeeper:
         self._write(self.status)
         self._task = asyncio.get_running_loop().create_task(self._keep(self._listener))
 
-    async def loaded(self) -> None:
-        """Wait for the first load; raise EngineLoadError if it failed for good."""
-        await self._loaded.wait()
+    async def loaded(self, *, patient: bool = True) -> None:
+        """Wait for the first load; raise EngineLoadError if it failed for good.
+
+        Who is not `patient` takes it for failed when the engine has died some times over it.
+        """
+        waits = [asyncio.ensure_future(self._loaded.wait())]
+        if not patient:
+            waits.append(asyncio.ensure_future(self._dying.wait()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._loaded.is_set():
+            raise EngineLoadError(
+                f"upstreams.{self.name}: the engine died {_DEATHS} times while it loaded the model"
+            )
         if self.status.state == "failed":
             raise EngineLoadError(f"upstreams.{self.name}: {self.status.reason}")
 
@@ -96,15 +114,22 @@ class EngineKeeper:
                 await self._process.wait()
         if self._listener is not None:
             self._listener.close()
+        for left in (self.socket_path, self.status_path, self.status_path.with_suffix(".journal")):
+            left.unlink(missing_ok=True)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it may go on: it has not failed, and its model file is the one it began with."""
+        return self.status.state != "failed" and self._stamp == stamp(self._model)
 
     async def _keep(self, listener: socket.socket) -> None:
         failures = 0
         while True:
             if self.waits_for_use:
                 await self._used(listener)
-            if self._stamp != _stamp(self._model):
+            if self._stamp != stamp(self._model):
                 # Its vectors would be kept under the name of the file that was there before.
-                self._reason = f"{self._model} was changed: start the gateway again to use it"
+                self._reason = f"{self._model} was changed: reload the config to use it"
                 self._fail(listener)
                 return
             began = self._clock()
@@ -118,6 +143,8 @@ class EngineKeeper:
                 self._write(replace(self.status, state="waiting", pid=None))
                 continue
             failures = 0 if was_ready else failures + 1
+            if failures == _DEATHS and self.status.facts is None:
+                self._dying.set()
             self._log.warning("engine died", code=code, seconds=round(self._clock() - began, 3))
             restarts = self.status.restarts + 1
             self._write(replace(self.status, state="starting", restarts=restarts, pid=None))
@@ -189,7 +216,7 @@ class EngineKeeper:
             self._log.warning("status not written", reason=error.strerror)
 
 
-def _stamp(model: Path) -> tuple[int, int, int] | None:
+def stamp(model: Path) -> tuple[int, int, int] | None:
     """Return what changes when a file is replaced or written to; None where there is none."""
     try:
         found = model.stat()
@@ -199,7 +226,7 @@ def _stamp(model: Path) -> tuple[int, int, int] | None:
 
 
 def engine_paths(directory: Path, name: str) -> tuple[Path, Path]:
-    """Return the socket and the status file of an upstream's engine.
+    """Return the socket and the status file of the engine that is called this.
 
     Named by a digest, as a Unix socket's path may hold about a hundred bytes and config names any.
     """

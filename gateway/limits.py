@@ -10,7 +10,7 @@ from gateway.cache.keys import Key
 from gateway.errors import TooManyTokensError, UpstreamTimeoutError, context_length_exceeded
 from gateway.route import Route
 from gateway.tokens import LONGEST_TOKEN
-from gateway.types import Text
+from gateway.types import ANYONE, Caller, Text
 
 TOKENS_PER_REQUEST = 300_000
 """OpenAI's limit for one embeddings request; held where tokens are known."""
@@ -28,7 +28,7 @@ def must_count(route: Route, texts: Collection[Text]) -> bool:
 
 
 async def count_tokens(
-    route: Route, texts: Sequence[Text], others: int, deadline: float
+    route: Route, texts: Sequence[Text], others: int, deadline: float, caller: Caller = ANYONE
 ) -> Sequence[int] | None:
     """Return the exact tokens of each text, or None where they cannot be known.
 
@@ -40,7 +40,7 @@ async def count_tokens(
     if route.model.count:
         counts = await _counted(route, texts, sum(map(len, texts)), deadline)
     else:
-        counts = await route.backend.count(texts, deadline=deadline)
+        counts = await route.backend.count(texts, deadline=deadline, caller=caller)
     if counts is None:
         return None
     for index, count in enumerate(counts):

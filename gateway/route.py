@@ -12,8 +12,9 @@ from gateway.backends.base import EmbeddingBackend
 from gateway.cache.keys import Key
 from gateway.cache.scopes import Place, Scope, Scopes
 from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
+from gateway.tenants import Tenants
 from gateway.tokens import Cl100k
-from gateway.types import EmbeddingRequest, Text
+from gateway.types import Caller, EmbeddingRequest, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class EmbeddingModel:
     truncate: bool = False
     token_ids: str = "native"  # noqa: S105 - a policy for id arrays, not a password
     """What an array of ids means: "decode" (cl100k), "native" or "reject"."""
+    knows_ids: bool = False
+    """Whether whoever serves it knows cl100k's ids, so that those that are no text may go there."""
     max_tokens: int | None = None
     count: bool = False
     """Whether texts are counted with cl100k before the upstream is asked."""
@@ -46,6 +49,10 @@ class EmbeddingModel:
     """Whether only what is kept is answered."""
     price: float | None = None
     """US dollars for a million tokens."""
+    forwards: bool = False
+    """Whether upstreams are asked with the caller's own key."""
+    split: bool = False
+    """Whether the cache is split by that key."""
     by_name: Callable[[str], Mapping[str, Any]] | None = None
     """For a pattern: which of the fields above are others for a name that fits it."""
 
@@ -83,8 +90,9 @@ class Route:
         self._identity = (
             f"{model.identity}\n{self.upstream_model}" if model.named else model.identity
         )
-        self._all_scopes = scopes
-        self._scopes: dict[str, Scope] = {}
+        self._tenants = Tenants(
+            self._identity, name, scopes, forwards=model.forwards, split=model.split
+        )
 
     def texts(self, request: EmbeddingRequest) -> Sequence[Text]:
         """Return the inputs as they are embedded: ids decoded where they mean text, prefixed.
@@ -106,14 +114,13 @@ class Route:
         return [self._decoded(ids, item) for item, ids in enumerate(inputs)]
 
     def keys(
-        self, texts: Sequence[Text], seed: int | None, tenant: str, fields: Mapping[str, Any]
+        self, texts: Sequence[Text], seed: int | None, caller: Caller, fields: Mapping[str, Any]
     ) -> tuple[Place, list[Key]]:
-        """Return where the tenant's vectors are kept now, and the key of each text there."""
-        scope = self._scopes.get(tenant)
-        if scope is None:
-            scope = self._all_scopes.of(tenant, self._identity, self.name)
-            self._scopes[tenant] = scope
-        place = scope.place
+        """Return where the caller's vectors are kept now, and the key of each text there.
+
+        Raises AuthenticationError where the model wants a key of his own, and he sent none.
+        """
+        place = self._tenants.place(caller)
         return place, place.keyspace.keys(texts, seed, fields)
 
     def width(self, scope: Scope) -> int | None:
@@ -192,7 +199,7 @@ class Route:
         except UnicodeDecodeError:
             # A client that cuts long texts by tokens may cut a character in two. OpenAI's models
             # know these ids and get them as they are; others get the text with a mark there.
-            if self.upstream_model.startswith("text-embedding-") and not self._prefix:
+            if self.model.knows_ids and not self._prefix:
                 return ids
             return self._prefix + raw.decode(errors="replace")
 

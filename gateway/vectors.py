@@ -47,6 +47,21 @@ def unit(row: Row) -> Unit:
     raise InvalidVectorError("zero" if square == 0.0 else "not_finite")
 
 
+def is_direction(row: Row) -> bool:
+    """Whether a row can be scaled to unit length: it is finite, and not all zeros."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # In float32 it is quick, and in doubt where it overflows or vanishes.
+        if 0.0 < float(row.dot(row)) < inf:
+            return True
+    return bool(np.isfinite(row).all() and row.any())
+
+
+def cosine(one: bytes, other: bytes) -> float:
+    """Return the cosine between two unit vectors of one width, stored as bytes."""
+    first, second = (np.frombuffer(each, _FLOAT32_LE).astype(np.float64) for each in (one, other))
+    return float(first.dot(second))
+
+
 def shorten(vector: bytes, dimensions: int) -> bytes:
     """Return the first `dimensions` components, scaled to unit length again.
 

@@ -5,13 +5,14 @@ with gateway_process(LOCAL) as served:
 
 It has a directory of its own for its config and its temporary files. What it writes to stderr is
 read by a thread, so that it never waits for us and a test may wait for a line. Leaving the block
-stops it as an operator would, with SIGTERM, and asks that it ends well.
+stops it as Ctrl-C would, which does not wait for load balancers, and asks that it ends well.
 """
 
 import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,14 @@ _NOT_INHERITED = ("OPENAI_API_KEY", "GATEWAY_CONFIG", "XDG_CACHE_HOME")
 class GatewayProcess:
     """A running `gateway serve`."""
 
-    def __init__(self, process: subprocess.Popen[str], directory: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], directory: Path, authority: Path | None = None
+    ) -> None:
         self.process = process
+        self.verify = True if authority is None else ssl.create_default_context(cafile=authority)
+        """How clients make sure that it is this one."""
+        self.config = directory / "gateway.toml"
+        """Its config, to be written again."""
         self.temporary = directory / "tmp"
         """Its temporary files, among them the engines' sockets."""
         self.base_url = ""
@@ -108,11 +115,15 @@ class GatewayProcess:
             time.sleep(0.05)  # nothing but its readiness says that an engine has loaded
 
     def stop(self) -> None:
-        """Stop it with SIGTERM.
+        """Stop it with SIGINT.
 
         Raises AssertionError where it does not end soon, with 0, and leaving nothing behind.
         """
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)
+        self.ends_well()
+
+    def ends_well(self) -> None:
+        """Return when it has ended with 0, leaving nothing behind; raise AssertionError if not."""
         try:
             code = self.process.wait(ENDS_WITHIN)
         except subprocess.TimeoutExpired as error:
@@ -123,6 +134,28 @@ class GatewayProcess:
         assert not self._reader.is_alive(), self.told("a child outlives the gateway")
         left = [path.name for path in self.temporary.iterdir()]
         assert not left, self.told(f"the gateway left {left} behind")
+
+    def reload(self, toml: str, event: str = "config reloaded") -> dict[str, Any]:
+        """Give it another config and send SIGHUP; return the line in which it says what it did.
+
+        Raises AssertionError where it does not say `event`.
+        """
+        told = len(self.events(event))
+        self.write(toml)
+        os.kill(self.pid, signal.SIGHUP)
+        return self.next_event(event, told)
+
+    def write(self, toml: str) -> None:
+        """Give it another config, whole from the first moment."""
+        new = self.config.with_suffix(".new")
+        new.write_text(toml)
+        new.replace(self.config)
+
+    def next_event(self, event: str, told: int) -> dict[str, Any]:
+        """Return the line `event` that follows those that were `told` already."""
+        what = f'"{event}", {told} of which had been told'
+        found = self.wait_for(lambda: self.events(event)[told:], timeout=STARTS_WITHIN, what=what)
+        return found[0]
 
     def kill(self) -> None:
         """End it, and all it started, at once; nothing happens where they have ended."""
@@ -138,7 +171,7 @@ class GatewayProcess:
     def _readiness(self) -> int:
         try:
             ready = f"{self.address}/health/ready"
-            return httpx2.get(ready, timeout=5, trust_env=False).status_code
+            return httpx2.get(ready, timeout=5, trust_env=False, verify=self.verify).status_code
         except httpx2.TransportError:
             return 0
 
@@ -156,20 +189,30 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(
-    toml: str, *options: str, starts_within: float = STARTS_WITHIN, **environ: str
+    toml: str | None,
+    *options: str,
+    starts_within: float = STARTS_WITHIN,
+    config: Path | None = None,
+    authority: Path | None = None,
+    **environ: str,
 ) -> Iterator[GatewayProcess]:
-    """Run `gateway serve` on this config for as long as the block runs.
+    """Run `gateway serve` on this config for as long as the block runs; None: on none.
 
-    `options` are further options of `serve`, `environ` further environment variables. Raises
-    AssertionError, with what the gateway said, where it does not start or end as it should.
+    `config` is a file that is there already, in place of `toml`; `authority` says who has signed
+    its certificate. `options` are further options of `serve`, `environ` further environment
+    variables. Raises AssertionError, with what the gateway said, where it does not start or end as
+    it should.
     """
     # Not pytest's tmp_path: the path of a Unix socket has no more than about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="gw-") as made:
         directory = Path(made)
         (directory / "tmp").mkdir()
-        config = directory / "gateway.toml"
-        config.write_text(toml)
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
+        command = [sys.executable, "-m", "gateway", "serve"]
+        if config is None and toml is not None:
+            config = directory / "gateway.toml"
+            config.write_text(toml)
+        if config is not None:
+            command += ["--config", str(config)]
         process = subprocess.Popen(
             [*command, "--port", "0", *options],
             cwd=ROOT,
@@ -181,7 +224,7 @@ def gateway_process(
             errors="replace",
             start_new_session=True,
         )
-        served = GatewayProcess(process, directory)
+        served = GatewayProcess(process, directory, authority)
         try:
             served.started(starts_within)
             yield served

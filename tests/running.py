@@ -20,11 +20,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from gateway.app import Gateway, create_app
+from gateway.app import Gateway
 from gateway.backends.transport import Transport, TransportSettings, open_transport
 from gateway.config import Config
+from gateway.edge.server import Server, bind, make_server
+from gateway.foundation import Foundation
 from gateway.logs import open_log
-from gateway.server import Server, bind, make_server
+from gateway.running.door import Door
 
 Open = Callable[[TransportSettings], Transport]
 
@@ -62,7 +64,8 @@ class Running:
             self._sockets.append(bind("127.0.0.1", 0))
         self._clients: list[Any] = []
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
-        self.gateway: Gateway | None = None
+        self._door: Door | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.draining = False
 
     @property
@@ -99,6 +102,16 @@ class Running:
     def client(self) -> openai.OpenAI:
         """OpenAI's client in its default settings, but for retries, closed with the gateway."""
         return self.sdk(max_retries=0)
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """The gateway of the current config, once there is one."""
+        return self._door.current if self._door else None
+
+    @property
+    def gateways(self) -> list[Gateway]:
+        """The current one, and those of earlier configs that still answer requests."""
+        return self._door.gateways if self._door else []
 
     @property
     def requests_running(self) -> int:
@@ -162,6 +175,11 @@ class Running:
             raise RuntimeError("the gateway did not start")
         return self
 
+    def reload(self, config: Config) -> None:
+        """Go over to another config, as a reload does once it is read and found good."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self._change(config), self._loop).result(15)
+
     def stop(self) -> None:
         """Close the clients and tell the servers to end."""
         for client in self._clients:
@@ -174,6 +192,12 @@ class Running:
         self._thread.join(15)
         assert not self._thread.is_alive()
 
+    async def _change(self, config: Config) -> None:
+        assert self._door is not None
+        current = self._door.current
+        self.config = config
+        await self._door.change(Gateway(config, current.foundation, current))
+
     def _run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -183,7 +207,7 @@ class Running:
 
     async def _serve(self) -> None:
         log = open_log(self.config.server.log_level, "json", self._stream)
-        self.gateway = create_app(
+        foundation = Foundation(
             self.config,
             self.directory,
             log,
@@ -191,8 +215,16 @@ class Running:
             registry=self.registry,
             draining=lambda: self.draining,
         )
-        apps = [self.gateway.app, self.gateway.admin]
-        self.servers = [make_server(app, self.config.server) for app in apps if app is not None]
+        door = self._door = Door(Gateway(self.config, foundation))
+        self._loop = asyncio.get_running_loop()
+        apps = [door.public, door.admin]
+        self.servers = [
+            make_server(app, self.config.server, refused=foundation.metrics.refused)
+            for app in apps
+            if app is not None
+        ]
+        await foundation.start()
+        await door.current.start()
         serving = [
             asyncio.create_task(server.serve([bound]))
             for server, bound in zip(self.servers, self._sockets, strict=True)
@@ -201,3 +233,5 @@ class Running:
             await asyncio.sleep(0.005)
         self._ready.set()
         await asyncio.gather(*serving)
+        await door.aclose()
+        await foundation.aclose()

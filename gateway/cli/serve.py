@@ -9,7 +9,7 @@ import msgspec
 
 from gateway import __version__
 from gateway.backends.local import EngineStatus
-from gateway.cli.shared import TEXT, config_option, fail, load_config, warn
+from gateway.cli.shared import TEXT, config_option, fail, load_config, read_config, warn
 from gateway.config import Config, LlamaUpstream, Model, json_schema, show
 from gateway.errors import ConfigError
 from gateway.models import model_info
@@ -25,13 +25,15 @@ def serve(
     file: Path | None, host: str | None, port: int | None, workers: int | None, offline: bool
 ) -> None:
     """Start the gateway."""
-    from gateway.process import serve as run
-    from gateway.server import StartError
+    from gateway.edge.server import StartError
+    from gateway.running.process import serve as run
 
-    config = load_config(file, host=host, port=port, workers=workers, offline=offline)
-    warn(config.warnings)
+    read = partial(read_config, file, host=host, port=port, workers=workers, offline=offline)
     try:
-        run(config, partial(_announce, config))
+        config = read()
+        warn(config.warnings)
+        # Without a file there is nothing that could change.
+        run(config, partial(_announce, config), None if file is None else read)
     except ConfigError as error:
         fail(error.problems)
     except StartError as error:
@@ -75,24 +77,22 @@ def model_lines(config: Config, engines: Mapping[str, EngineStatus]) -> list[str
 def _row(
     name: str, model: Model, config: Config, engines: Mapping[str, EngineStatus]
 ) -> tuple[str, str, str]:
-    served_by = model.upstreams[0]
-    upstream = config.upstreams[served_by]
-    known: list[str] = []
-    if model.aliases:
-        known.append("also " + ", ".join(model.aliases))
-    if isinstance(upstream, LlamaUpstream):
-        info = model_info(upstream, chat=model.task == "chat")
-        where = f"{served_by}: {upstream.model.name}"
-        if model.task == "chat":
-            known += ["chat", f"{info.context} tokens"]
+    where, known = [], ["also " + ", ".join(model.aliases)] if model.aliases else []
+    for served_by in model.upstreams:
+        upstream = config.upstreams[served_by]
+        if isinstance(upstream, LlamaUpstream):
+            info = model_info(upstream, chat=model.task == "chat")
+            where.append(f"{served_by}: {upstream.model.name}")
+            if model.task == "chat":
+                known += ["chat", f"{info.context} tokens"]
+            else:
+                known += [f"{info.width} wide", f"{info.context} tokens", f"{info.pooling} pooling"]
         else:
-            known += [f"{info.width} wide", f"{info.context} tokens", f"{info.pooling} pooling"]
-    else:
-        where = f"{served_by}: {upstream.base_url}"
-        known += {"chat": ["chat"], None: ["embeddings and chat"]}.get(model.task, [])
-    if served_by in engines:
-        known.append(engines[served_by].state)
-    return name, f"-> {where}", ", ".join(known)
+            where.append(f"{served_by}: {upstream.base_url}")
+            known += {"chat": ["chat"], None: ["embeddings and chat"]}.get(model.task, [])
+        if served_by in engines:
+            known.append(engines[served_by].state)
+    return name, f"-> {', '.join(where)}", ", ".join(dict.fromkeys(known))
 
 
 def _announce(config: Config, base_url: str, engines: Mapping[str, EngineStatus]) -> None:

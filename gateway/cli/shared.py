@@ -14,8 +14,8 @@ import uvloop
 
 from gateway.commands.opened import CommandError
 from gateway.config import Config, default, load, with_server
+from gateway.edge.server import StartError
 from gateway.errors import ConfigError
-from gateway.server import StartError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -32,7 +32,15 @@ def config_option(command: Command) -> Command:
     return option(command)
 
 
-def load_config(
+def load_config(file: Path | None, *, offline: bool = False) -> Config:
+    """Return the config of a file, or the built-in one; ends the process if it is wrong."""
+    try:
+        return read_config(file, offline=offline)
+    except ConfigError as error:
+        fail(error.problems)
+
+
+def read_config(
     file: Path | None,
     *,
     host: str | None = None,
@@ -40,16 +48,13 @@ def load_config(
     workers: int | None = None,
     offline: bool = False,
 ) -> Config:
-    """Return the config of a file, or the built-in one; ends the process if it is wrong."""
-    try:
-        if file is not None:
-            config = load(file, os.environ, offline=offline)
-        else:
-            local = find_spec("llama_cpp") is not None
-            config = default(os.environ, local=local, offline=offline)
-        return with_server(config, host=host, port=port, workers=workers, offline=offline or None)
-    except ConfigError as error:
-        fail(error.problems)
+    """Return the config of a file, or the built-in one; raises ConfigError if it is wrong."""
+    if file is not None:
+        config = load(file, os.environ, offline=offline)
+    else:
+        local = find_spec("llama_cpp") is not None
+        config = default(os.environ, local=local, offline=offline)
+    return with_server(config, host=host, port=port, workers=workers, offline=offline or None)
 
 
 def warn(messages: Sequence[str]) -> None:

@@ -15,8 +15,10 @@ from msgspec.structs import replace
 from gateway.backends.local import EngineStatus
 from gateway.commands.opened import CommandError
 from gateway.config import Config, Digest, Key, LlamaUpstream, Upstream
-from gateway.process import Running, run
-from gateway.server import listen
+from gateway.edge.server import listen
+from gateway.running.process import run
+from gateway.running.service import Running
+from gateway.running.stopping import Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ async def hosted(config: Config, tenant: str) -> AsyncIterator[Hosted]:
     config = _for_oneself(config, Key(name="own", secret=Digest.of(api_key), tenant=tenant))
     directory = Path(tempfile.mkdtemp(prefix="embedding-gateway-"))
     listens: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    stopping = asyncio.Event()
+    stopping = Stopping()
 
     def announce(base_url: str, _: Mapping[str, EngineStatus]) -> None:
         listens.set_result(base_url)
@@ -56,7 +58,7 @@ async def hosted(config: Config, tenant: str) -> AsyncIterator[Hosted]:
                 if listens.done():
                     yield Hosted(listens.result(), api_key)
             finally:
-                stopping.set()
+                stopping.ask(at_once=True)
                 await serving
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -57,10 +57,11 @@ def _vectors_of(config: Config, name: str) -> tuple[object, ...] | None:
     called, model = found
     if model.space is not None:
         return ("space", model.space)
-    upstream = config.upstreams[model.upstreams[0]]
+    first = model.upstreams[0]
+    upstream = config.upstreams[first]
     if isinstance(upstream, LlamaUpstream):
         return (upstream.model, upstream.pooling, upstream.n_ctx if model.truncate else None)
-    return (upstream.base_url, model.upstream_model or called)
+    return (upstream.base_url, model.name_at(first, called))
 
 
 def _find(config: Config, name: str) -> tuple[str, Model] | None:

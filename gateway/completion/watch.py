@@ -22,6 +22,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: Tokens
     completion_tokens: Tokens
 
+    @property
+    def total(self) -> int:
+        """Of both."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 class Kind(Enum):
     """What an event of a stream is."""

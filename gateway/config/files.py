@@ -3,16 +3,27 @@
 Each function returns why a file will not do, or None.
 """
 
+import errno
 import json
+import ssl
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.config.problems import quote
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file; raise OSError where there is none, or a pipe: its reading might never end."""
+    if stat.S_ISFIFO(path.stat().st_mode):
+        raise OSError(errno.ESPIPE, "it is a pipe")
+    return path.open("rb")
 
 
 def unreadable(path: Path) -> str | None:
     """Return why this file cannot be read."""
     try:
-        with path.open("rb"):
+        with opened(path):
             return None
     except OSError as error:
         return f"{_whole(path)} cannot be read: {error.strerror}"
@@ -21,7 +32,7 @@ def unreadable(path: Path) -> str | None:
 def no_gguf(path: Path) -> str | None:
     """Return why this is not the GGUF file it should be."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             magic = file.read(4)
     except OSError as error:
         beside = [found.name for found in path.parent.glob("*.gguf")][:3]
@@ -29,6 +40,17 @@ def no_gguf(path: Path) -> str | None:
         return f"{_whole(path)} cannot be read: {error.strerror}{hint}"
     if magic != b"GGUF":
         return f"{_whole(path)} is not a GGUF file: it does not begin with GGUF"
+    return None
+
+
+def no_authorities(path: Path) -> str | None:
+    """Return why these are not the certificates that they should be."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        return f"{_whole(path)} holds no certificates in PEM"
+    except OSError as error:
+        return f"{_whole(path)} cannot be read: {error.strerror}"
     return None
 
 

@@ -66,10 +66,11 @@ _BYTES |= {"tb": 10**12, "gb": 10**9, "mb": 10**6, "kb": 10**3}
 _LARGEST = 2**63 - 1
 
 
-def duration(value: Any, longest: float = _LONGEST) -> float:
-    """Return the seconds that are meant; raise MisfitError for none, and for more than `longest`.
+def duration(value: Any, longest: float = _LONGEST, shortest: float | None = None) -> float:
+    """Return the seconds that are meant; raise MisfitError for what is out of bounds.
 
-    The default is what an option may have: a year.
+    Without `shortest`, more than 0 is wanted. The default of `longest` is what an option may have:
+    a year.
     """
     wrong = MisfitError(
         f'must be a duration such as "500ms", "10s", "5m" or "1h", not {echo(value)}'
@@ -84,7 +85,7 @@ def duration(value: Any, longest: float = _LONGEST) -> float:
         seconds = float(match[1]) * _SECONDS[match[2]]
     else:
         raise wrong
-    if seconds <= 0:
+    if seconds <= 0 and seconds != shortest:
         raise MisfitError("must be longer than 0")
     if seconds > longest:
         raise MisfitError("must be at most a year")
@@ -138,6 +139,14 @@ DURATION = Form(
     ),
     write_duration,
 )
+PAUSE = Form(
+    lambda value, _: duration(value, shortest=0.0),
+    _text_or(
+        r"^\d+(\.\d+)? *(ms|s|m|h|d)$|\$\{", {"type": "number", "minimum": 0, "maximum": _LONGEST}
+    ),
+    write_duration,
+)
+"""A duration that may be 0: not at all."""
 SIZE = Form(
     _read_size,
     _text_or(

@@ -10,12 +10,13 @@ from gateway.config.patterns import is_pattern, literal_length, overlap
 from gateway.config.prices import ChatPrice
 from gateway.config.problems import KeyPath, Problem, did_you_mean, quote, spell
 from gateway.config.schema import Config, Model
+from gateway.config.several_rules import several_problems
 from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 
 _ALWAYS_HANDLED = frozenset({"model", "input", "encoding_format", "dimensions", "user", "seed"})
 """Body fields that mean the same for every model, whatever its config says."""
-_ONLY_EMBEDDING = ("space", "dimensions", "prefix", "truncate", "token_ids", "tokenizer",
-                   "max_tokens", "forward")  # fmt: skip
+_ONLY_EMBEDDING = ("space", "similarity", "dimensions", "prefix", "truncate", "token_ids",
+                   "tokenizer", "max_tokens", "forward")  # fmt: skip
 
 
 _NO_MEANING = "has no meaning for a chat model"
@@ -35,14 +36,8 @@ def model_problems(config: Config) -> Iterator[Problem]:
         yield from _upstreams(config, model, path)
         yield from _pattern(name, model, path)
         yield from _options(model, path)
-        for upstream in model.upstreams[:1]:
-            because: KeyPath = ("upstreams", upstream, "kind")
-            match config.upstreams.get(upstream):
-                case OpenAIUpstream() if model.task != "chat":
-                    yield from _on_openai(model, path, because)
-                case LlamaUpstream():
-                    yield from _on_llama(name, model, path, because)
-                    yield from _one_task(config, model, path, because)
+        yield from several_problems(config, name, model, path)
+        yield from _once(_on_upstreams(config, name, model, path))
     yield from _aliases(config)
     yield from _ties(config)
 
@@ -60,8 +55,26 @@ def _upstreams(config: Config, model: Model, path: KeyPath) -> Iterator[Problem]
         one = at if len(model.upstreams) == 1 else (*at, place)
         hint = did_you_mean(name, config.upstreams) or "; add [upstreams.NAME]"
         yield Problem(one, f"no upstream is called {quote(name)}{hint}", because=(("upstreams",),))
-    if len(model.upstreams) > 1 and not unknown:
-        yield Problem(at, "failover between upstreams comes with a later version; name one")
+
+
+def _on_upstreams(config: Config, name: str, model: Model, path: KeyPath) -> Iterator[Problem]:
+    for upstream in model.upstreams:
+        because: KeyPath = ("upstreams", upstream, "kind")
+        match config.upstreams.get(upstream):
+            case OpenAIUpstream() if model.task != "chat":
+                yield from _on_openai(model, path, because)
+            case LlamaUpstream():
+                yield from _on_llama(name, model, path, because)
+                yield from _one_task(config, upstream, model, path)
+
+
+def _once(problems: Iterator[Problem]) -> Iterator[Problem]:
+    """Leave out what is wrong for the same reason with several upstreams."""
+    said = set()
+    for problem in problems:
+        if (problem.path, problem.message) not in said:
+            said.add((problem.path, problem.message))
+            yield problem
 
 
 def _pattern(name: str, model: Model, path: KeyPath) -> Iterator[Problem]:
@@ -152,20 +165,14 @@ def _on_llama(name: str, model: Model, path: KeyPath, because: KeyPath) -> Itera
             "for every name",
             because=(because,),
         )
-    if model.upstream_model is not None:
-        yield Problem(
-            (*path, "upstream_model"),
-            "a llama upstream has one model; leave this out",
-            because=(because,),
-        )
     if model.forward and model.task != "chat":
         yield Problem(
             (*path, "forward"), "a llama upstream takes no further fields", because=(because,)
         )
 
 
-def _one_task(config: Config, model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
-    upstream = model.upstreams[0]
+def _one_task(config: Config, upstream: str, model: Model, path: KeyPath) -> Iterator[Problem]:
+    because: KeyPath = ("upstreams", upstream, "kind")
     if model.task == "chat" or not config.chats(upstream):
         return
     chat = next(n for n, m in config.models.items() if m.task == "chat" and upstream in m.upstreams)

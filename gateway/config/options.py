@@ -11,11 +11,14 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from gateway.config.addresses import FORWARDERS, HOST, LISTENER, PATH
-from gateway.config.forms import DURATION, SIZE, about
+from gateway.config.forms import DURATION, PAUSE, SIZE, about
+from gateway.config.prices import BUDGET
 from gateway.config.secret import DIGEST, LONG_SECRET, Digest, Secret
 from gateway.config.stores import STORE, StoreAddress
+from gateway.config.visitors import HOSTS, ORIGINS
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Limit = Annotated[int, Meta(ge=1, le=10**9)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(min_length=1)]
 
@@ -80,6 +83,64 @@ class Server(Struct, frozen=True, kw_only=True):
     max_body: Annotated[int, about("Largest request body that is read.", "16MiB", form=SIZE)] = (
         16 * 2**20
     )
+    max_header: Annotated[
+        int, about("Largest headers that are read, with the request line.", "32KiB", form=SIZE)
+    ] = 32 * 2**10
+    header_timeout: Annotated[
+        float,
+        about("How long the headers of a request may take to come.", "10s", form=DURATION),
+    ] = 10.0
+    body_timeout: Annotated[
+        float,
+        about(
+            "The time in which a body has to come on, and an answer to be read on, by 1 kB a "
+            "second; who is slower is cut off.",
+            "10s",
+            form=DURATION,
+        ),
+    ] = 10.0
+    hosts: Annotated[
+        tuple[str, ...],
+        about(
+            "Names under which the gateway may be called, with *. for all below one; IP addresses "
+            "always may. Without any, every name.",
+            ["gateway.example.com"],
+            form=HOSTS,
+        ),
+    ] = ()
+    origins: Annotated[
+        tuple[str, ...],
+        about(
+            "Web pages that may call the gateway from a browser (CORS), by their origin, or * for "
+            "all. Without keys, pages of other origins are refused otherwise.",
+            ["https://app.example.com"],
+            form=ORIGINS,
+        ),
+    ] = ()
+    watch: Annotated[
+        bool,
+        about(
+            "Take over changes of this file, of files that ${file:} names and of certificates as "
+            "they are made; SIGHUP does so in any case."
+        ),
+    ] = True
+    drain_delay: Annotated[
+        float,
+        about(
+            "How long new requests are taken after SIGTERM, while /health/ready says 503, for load "
+            "balancers to notice; SIGINT does not wait.",
+            "1s",
+            form=PAUSE,
+        ),
+    ] = 1.0
+    drain_timeout: Annotated[
+        float,
+        about(
+            "How long running requests then have to end; streams get an error event after it.",
+            "30s",
+            form=DURATION,
+        ),
+    ] = 30.0
     offline: Annotated[
         bool,
         about(
@@ -157,3 +218,27 @@ class Key(Struct, frozen=True, kw_only=True):
         Name, about("Keys of one tenant share what is cached; tenants never do.", "search")
     ] = "default"
     admin: Annotated[bool, about("May also see the console page and the metrics.")] = False
+    requests_per_minute: Annotated[
+        Limit | None,
+        about(
+            "Most requests in a minute: as many at once, then evenly as the minute passes.", 3000
+        ),
+    ] = None
+    tokens_per_minute: Annotated[
+        Limit | None,
+        about(
+            "Most tokens that upstreams are asked for in a minute. Cached ones are free.", 200000
+        ),
+    ] = None
+    concurrent_requests: Annotated[
+        Count | None, about("Most requests at the same time, in all workers together.", 20)
+    ] = None
+    usd_per_day: Annotated[
+        float | None,
+        about(
+            "Most US dollars that upstreams are paid in a day of UTC; needs the price of each "
+            "model that the key may use. What is cached is free.",
+            5.0,
+            form=BUDGET,
+        ),
+    ] = None

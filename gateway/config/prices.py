@@ -41,16 +41,17 @@ def _read_price(value: Any, _: Surroundings) -> float | ChatPrice:
     return ChatPrice(*(_dollars(value[name], name) for name in ChatPrice._fields))
 
 
-def _dollars(value: Any, *at: str) -> float:
+def _dollars(value: Any, *at: str, what: str = "US dollars for a million tokens") -> float:
     if isinstance(value, Reference) and _NUMBER.fullmatch(value):
         value = float(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= _DEAREST:
-        raise MisfitError(
-            f"must be US dollars for a million tokens, as a number such as 0.02, not {echo(value)}",
-            *at,
-        )
+        raise MisfitError(f"must be {what}, as a number such as 0.02, not {echo(value)}", *at)
     return float(value)
+
+
+def _read_budget(value: Any, _: Surroundings) -> float:
+    return _dollars(value, what="US dollars")
 
 
 _DOLLARS = {
@@ -59,6 +60,7 @@ _DOLLARS = {
         {"type": "string", "pattern": r"\$\{"},
     ]
 }
+BUDGET = Form(_read_budget, _DOLLARS)
 PRICE = Form(
     _read_price,
     {

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.config.files import opened
 from gateway.config.problems import KeyPath, MisfitError, Problem, Reference, quote
 
 _REFERENCE = re.compile(r"\$?\$\{([^}]*)\}")
@@ -84,7 +85,7 @@ class References:
     def _file(self, name: str) -> str:
         path = self._base_dir / name
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 content = file.read(_LARGEST_FILE + 1)
             text = content.decode()
         except UnicodeDecodeError as error:

@@ -11,16 +11,17 @@ from gateway.config.addresses import host_and_port, is_loopback
 from gateway.config.cache_rules import STORE, cache_problems
 from gateway.config.files import unreadable
 from gateway.config.model_rules import model_problems
-from gateway.config.patterns import overlap
+from gateway.config.options import Key
+from gateway.config.patterns import is_pattern, overlap
 from gateway.config.problems import KeyPath, Problem, did_you_mean, quote, spell
-from gateway.config.schema import Config
+from gateway.config.schema import Config, Model
 from gateway.config.secret import IN_PLAIN_TEXT
 from gateway.config.upstream_rules import upstream_problems
 
 
 def check(config: Config) -> list[Problem]:
     """Return everything that is wrong with the config as a whole, and every warning."""
-    rules = (_server, _listeners, cache_problems, _keys, upstream_problems, model_problems)
+    rules = (_server, _edge, _listeners, cache_problems, _keys, upstream_problems, model_problems)
     return list(chain.from_iterable(rule(config) for rule in rules))
 
 
@@ -39,6 +40,12 @@ def _server(config: Config) -> Iterator[Problem]:
             'name a [cache] store that they share, or use workers = 1, or [cache] memory = "0"',
             because=(("cache", "memory"), *STORE),
         )
+
+
+def _edge(config: Config) -> Iterator[Problem]:
+    # SDKs send about 1 KiB; what is larger than 1 MiB is no header.
+    if not 2**12 <= config.server.max_header <= 2**20:
+        yield Problem(("server", "max_header"), "must be from 4KiB to 1MiB")
 
 
 def _tls(message: str, *names: str) -> Problem:
@@ -93,6 +100,53 @@ def _keys(config: Config) -> Iterator[Problem]:
         if key.secret.in_file:
             yield Problem((*path, "secret"), f"{IN_PLAIN_TEXT}, and so does sha256:…", warning=True)
         yield from _key_models(config, path, key.models)
+        yield from _unpriced(config, path, key)
+    yield from _apart(config)
+
+
+def _apart(config: Config) -> Iterator[Problem]:
+    """Yield a warning where workers cannot count together what keys use."""
+    limited = any(
+        limit is not None
+        for key in config.keys
+        for limit in (
+            key.requests_per_minute,
+            key.tokens_per_minute,
+            key.concurrent_requests,
+            key.usd_per_day,
+        )
+    )
+    if limited and config.server.workers > 1 and not config.cache.store:
+        yield Problem(
+            ("server", "workers"),
+            "there is no [cache] store in which they could count together what keys use, so each "
+            "enforces its part of the limits, and forgets the dollars when it ends",
+            warning=True,
+        )
+
+
+def _unpriced(config: Config, path: KeyPath, key: Key) -> Iterator[Problem]:
+    """Yield the models that a key with a budget may use, and whose price nobody knows."""
+    if key.usd_per_day is None:
+        return
+    for name, model in config.models.items():
+        names = [name, *model.aliases]
+        used = any(overlap(pattern, each) for pattern in key.models for each in names)
+        if is_pattern(name) or model.offline or not used or _priced(config, name, model):
+            continue
+        yield Problem(
+            (*path, "usd_per_day"),
+            f"what {quote(name)} costs is not known, and this key may use it: give the model a "
+            "price, or leave it out of the key's models",
+            because=(("models", name, "price"),),
+        )
+
+
+def _priced(config: Config, name: str, model: Model) -> bool:
+    local = all(config.runs_here(model))
+    if model.task == "chat":
+        return model.chat_price(local=local) is not None
+    return model.price_for(name, local=local) is not None
 
 
 def _twice(path: KeyPath, first: KeyPath) -> Problem:

@@ -14,6 +14,7 @@ from gateway.config.forms import ALIASES, DIMENSIONS, about
 from gateway.config.options import Cache, Count, Key, Name, Server
 from gateway.config.prices import PRICE, PRICES, ChatPrice
 from gateway.config.problems import KeyPath, Problem
+from gateway.config.several import ALIKE, SIMILARITY, UPSTREAM_MODEL, WEIGHTS
 from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 
 Tokenizer = Literal["cl100k_base"]
@@ -32,9 +33,32 @@ class Model(Struct, frozen=True, kw_only=True):
             "and a llama upstream embeds."
         ),
     ] = None
-    upstreams: Annotated[tuple[Name, ...], Meta(min_length=1), about("Who serves it.", ["openai"])]
+    upstreams: Annotated[
+        tuple[Name, ...],
+        Meta(min_length=1),
+        about(
+            "Who serves it, in the order of preference: the next one where one fails. Several for "
+            "embeddings need a space.",
+            ["openai"],
+        ),
+    ]
+    weights: Annotated[
+        dict[str, int] | None,
+        about(
+            "Shares of the requests by upstream, in place of the order; one with 0, or left out, "
+            "is asked where all others fail.",
+            {"east": 3, "west": 1},
+            form=WEIGHTS,
+        ),
+    ] = None
     upstream_model: Annotated[
-        Name | None, about("Its name there; default the same name.", "text-embedding-3-small")
+        str | dict[str, str] | None,
+        about(
+            "Its name there, or a table of its names by upstream; default the same name.",
+            "text-embedding-3-small",
+            {"azure": "my-deployment"},
+            form=UPSTREAM_MODEL,
+        ),
     ] = None
     aliases: Annotated[
         dict[str, str | None],
@@ -48,8 +72,18 @@ class Model(Struct, frozen=True, kw_only=True):
     ] = {}
     space: Annotated[
         Name | None,
-        about("Name of its vector space: models that share it have equal vectors for a text."),
+        about(
+            "Name of its vector space: models that share it have equal vectors for a text. Several "
+            "upstreams of one space are compared with the first of them before they are asked."
+        ),
     ] = None
+    similarity: Annotated[
+        float,
+        about(
+            "Least cosine of an upstream's vectors to its space's; with less it is left out.",
+            form=SIMILARITY,
+        ),
+    ] = ALIKE
     dimensions: Annotated[
         Literal["native", "any"] | tuple[int, ...] | None,
         about(
@@ -106,31 +140,46 @@ class Model(Struct, frozen=True, kw_only=True):
         ),
     ] = False
 
+    def name_at(self, upstream: str, name: str) -> str:
+        """Return what an upstream calls what is called so here."""
+        if isinstance(self.upstream_model, dict):
+            return self.upstream_model.get(upstream, name)
+        return self.upstream_model or name
+
+    def is_called(self, prefix: str, name: str) -> bool:
+        """Whether all upstreams call it so, what is called `name` here."""
+        return all(self.name_at(upstream, name).startswith(prefix) for upstream in self.upstreams)
+
     def dimensions_for(self, name: str) -> Literal["native", "any"] | tuple[int, ...]:
         """Return the widths allowed under this name (or pattern) of the model."""
         if self.dimensions is not None:
             return self.dimensions
         # OpenAI documents shortening for its third generation only.
-        trained = (self.upstream_model or name).startswith("text-embedding-3-")
-        return "any" if trained else "native"
+        return "any" if self.is_called("text-embedding-3-", name) else "native"
 
     def token_ids_for(self, name: str, *, local: bool) -> TokenIds:
         """Return what id arrays mean under this name; `local` if a llama upstream serves it."""
         if self.token_ids is not None:
             return self.token_ids
-        speaks_cl100k = (self.upstream_model or name).startswith("text-embedding-")
+        speaks_cl100k = self.is_called("text-embedding-", name)
         if local or self.tokenizer is not None or speaks_cl100k:
             return "decode"
         # Text cannot be put before ids of a vocabulary that we do not know.
         return "reject" if self.prefixed else "native"
 
     def price_for(self, name: str, *, local: bool) -> float | None:
-        """Return the US dollars for a million embedded tokens under this name; None: not known."""
+        """Return the US dollars for a million embedded tokens under this name; None: not known.
+
+        `local` if only llama upstreams serve it.
+        """
         if isinstance(self.price, ChatPrice):
             return self.price.input
         if self.price is not None:
             return self.price
-        return 0.0 if local else PRICES.get(self.upstream_model or name)
+        if local:
+            return 0.0
+        prices = {PRICES.get(self.name_at(upstream, name)) for upstream in self.upstreams}
+        return prices.pop() if len(prices) == 1 else None
 
     def chat_price(self, *, local: bool) -> ChatPrice | None:
         """Return the US dollars for a million tokens of its chats; None: not known."""
@@ -175,7 +224,24 @@ class Config(Struct, frozen=True, kw_only=True):
     """What could not be had and is only needed to ask upstreams: left out, and wrong unless
     nobody asks them: see `offline` of the server and of models."""
     files: dict[str, ModelFiles] = {}
-    """Of the llama upstreams, by name; empty until `models.with_files` has read them."""
+    """Of the llama upstreams, by name; empty until `local_models.with_files` has read them."""
+    engines: dict[str, str] = {}
+    """What their engines are called, by upstream: after a reload another one may serve it."""
+    ca_files: dict[str, str] = {}
+    """The SHA-256 of the `ca_file` of upstreams that have one, by name."""
+
+    def is_local(self, upstream: str) -> bool:
+        """Whether it is a llama upstream."""
+        return isinstance(self.upstreams.get(upstream), LlamaUpstream)
+
+    def runs_here(self, model: Model) -> list[bool]:
+        """Return for each upstream of a model whether it is a llama upstream."""
+        return list(map(self.is_local, model.upstreams))
+
+    @property
+    def forwards_keys(self) -> bool:
+        """Whether any upstream is asked with the caller's own key."""
+        return any(isinstance(u, OpenAIUpstream) and u.forward_key for u in self.upstreams.values())
 
     def chats(self, upstream: str) -> bool:
         """Return whether an upstream that does one task only, a llama upstream, is to chat."""

@@ -76,7 +76,9 @@ class Digest:
 
 _SHORTEST_KEY = 8
 _SHORTEST_SECRET = 16
-_DIGEST = re.compile(r"sha256:([0-9a-fA-F]*)")
+_DIGEST = re.compile("sha256:(.*)", re.DOTALL)
+"""Whatever begins so is meant to be one: as a key it would let nobody in but who guesses it."""
+_HEXADECIMAL = re.compile("[0-9a-fA-F]*").fullmatch
 _LOOKS_SECRET = re.compile(r"key|token|secret|auth|pass|credential|cookie|sig", re.IGNORECASE)
 
 
@@ -108,9 +110,15 @@ def _read_digest(value: Any, _: Surroundings) -> Digest:
     if match := _DIGEST.fullmatch(key):
         if len(match[1]) != 64:
             raise MisfitError(f"must have 64 hexadecimal digits after sha256:, not {len(match[1])}")
+        if not _HEXADECIMAL(match[1]):
+            raise MisfitError("must have 64 hexadecimal digits after sha256:, and nothing else")
         return Digest(bytes.fromhex(match[1]))
     if len(key) < _SHORTEST_KEY:
         raise MisfitError(f"must have at least {_SHORTEST_KEY} characters")
+    if key != key.strip() or not key.isprintable():
+        raise MisfitError(
+            "has a space at an end, or a line end or the like in it: no client could send that"
+        )
     return Digest.of(key, in_file=not isinstance(value, Reference))
 
 

@@ -44,17 +44,17 @@ def _taken(upstream: Upstream, *, chat: bool) -> Upstream:
 
 def _settled(config: Config, name: str, model: Model) -> Model:
     """Return the model with the defaults that depend on its name and task."""
-    local = isinstance(config.upstreams[model.upstreams[0]], LlamaUpstream)
+    here = config.runs_here(model)
     if model.task == "chat":
         return msgspec.structs.replace(
-            model, cache=model.cache_for("chat"), price=model.chat_price(local=local)
+            model, cache=model.cache_for("chat"), price=model.chat_price(local=all(here))
         )
     return msgspec.structs.replace(
         model,
         dimensions=model.dimensions_for(name),
-        token_ids=model.token_ids_for(name, local=local),
-        cache=model.cache_for("embedding") if model.task or local else model.cache,
-        price=model.price or model.price_for(name, local=local),
+        token_ids=model.token_ids_for(name, local=any(here)),
+        cache=model.cache_for("embedding") if model.task or any(here) else model.cache,
+        price=model.price or model.price_for(name, local=all(here)),
     )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config.addresses import is_loopback
-from gateway.config.files import no_gguf, no_template
+from gateway.config.files import no_authorities, no_gguf, no_template
 from gateway.config.options import Server
-from gateway.config.problems import KeyPath, Problem
+from gateway.config.problems import KeyPath, Problem, quote
 from gateway.config.schema import Config
 from gateway.config.secret import IN_PLAIN_TEXT, Secret
 from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
@@ -38,6 +38,7 @@ def upstream_problems(config: Config) -> Iterator[Problem]:
         match upstream:
             case OpenAIUpstream():
                 yield from _openai(upstream, path, config.server)
+                yield from _forwarding(config, upstream, path)
             case LlamaUpstream():
                 yield from _llama(upstream, path)
                 yield from _of_one_task(upstream, path, chat=config.chats(name))
@@ -50,6 +51,8 @@ def _openai(upstream: OpenAIUpstream, path: KeyPath, server: Server) -> Iterator
             IN_PLAIN_TEXT,
             warning=True,
         )
+    if upstream.ca_file is not None and (reason := no_authorities(upstream.ca_file)):
+        yield Problem((*path, "ca_file"), reason)
     if not _HEADER.fullmatch(upstream.auth_header):
         yield Problem((*path, "auth_header"), "is not the name of an HTTP header")
     if _is_ourselves(upstream.base_url, server):
@@ -65,6 +68,36 @@ def _openai(upstream: OpenAIUpstream, path: KeyPath, server: Server) -> Iterator
             yield Problem((*path, "query", name), "must have a name and printable text")
 
 
+def _forwarding(config: Config, upstream: OpenAIUpstream, path: KeyPath) -> Iterator[Problem]:
+    at = (*path, "forward_key")
+    if upstream.shared_cache and not upstream.forward_key:
+        yield Problem((*path, "shared_cache"), "has no meaning without forward_key = true")
+    if not upstream.forward_key:
+        return
+    if config.keys:
+        yield Problem(
+            at,
+            "callers have one key to send, which is the upstream's or the gateway's: leave out "
+            "[[keys]], or name an api_key",
+            because=(("keys",),),
+        )
+    if upstream.api_key is not None:
+        yield Problem(
+            at,
+            "sends the caller's key in place of api_key; leave one of them out",
+            because=((*path, "api_key"),),
+        )
+    name = path[1]
+    for model_name, model in config.models.items():
+        if name in model.upstreams and len(model.upstreams) > 1 and model.task != "chat":
+            yield Problem(
+                ("models", model_name, "upstreams"),
+                f"{quote(str(name))} is asked with callers' keys, so that nobody could find out "
+                "whether its vectors are those of the others; name it alone",
+                because=(at,),
+            )
+
+
 def _headers(upstream: OpenAIUpstream, path: KeyPath) -> Iterator[Problem]:
     seen: set[str] = set()
     for name, value in upstream.headers.items():
@@ -76,8 +109,9 @@ def _headers(upstream: OpenAIUpstream, path: KeyPath) -> Iterator[Problem]:
             yield Problem(at, "is set by the gateway itself; leave it out")
         elif low in seen:
             yield Problem(at, "stands here twice: names of headers differ not by case")
-        elif low == upstream.auth_header.lower() and upstream.api_key is not None:
-            yield Problem(at, "is the header that carries api_key; leave one of them out")
+        elif low == upstream.auth_header.lower() and (upstream.api_key or upstream.forward_key):
+            carried = "the caller's key" if upstream.forward_key else "api_key"
+            yield Problem(at, f"is the header that carries {carried}; leave one of them out")
         elif not _sendable(value):
             yield Problem(at, "must be ASCII text on one line, without spaces at its ends")
         seen.add(low)

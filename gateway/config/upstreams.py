@@ -14,6 +14,18 @@ LONGEST_CHAT = 8192
 """Tokens, unless the config says more: memory is taken for all of them when the model is loaded."""
 TEXTS_WAITING, CHATS_WAITING = 16384, 256
 """How many may wait: a text takes milliseconds, a chat seconds."""
+_CHATS_READY = 2
+"""Chats that an engine is given to prepare while its contexts are busy."""
+
+
+CALLS_AT_ONCE = 64
+"""To an engine, with up to 16 texts each: many more than it decodes at a time, so that it can be
+fair to short texts, and few enough that a key whose turn it is does not wait behind them long."""
+
+_PER_KEY = (
+    "Most of them that may be of one key; beyond it that key gets a 429. Default half of them. "
+    "Without keys there is no such bound."
+)
 
 
 class OpenAIUpstream(Struct, frozen=True, kw_only=True):
@@ -27,6 +39,20 @@ class OpenAIUpstream(Struct, frozen=True, kw_only=True):
     api_key: Annotated[
         Secret | None, about("The key it wants.", "${env:OPENAI_API_KEY}", form=SECRET)
     ] = None
+    forward_key: Annotated[
+        bool,
+        about(
+            "Ask it with the caller's own key in place of api_key, and with the caller's "
+            "openai-organization and openai-project. Not together with [[keys]]."
+        ),
+    ] = False
+    shared_cache: Annotated[
+        bool,
+        about(
+            "With forward_key: let all callers share what is cached. Whoever sends any key, even a "
+            "wrong one, is then answered from the cache; else each key has a cache of its own."
+        ),
+    ] = False
     timeout: Annotated[float, about("How long one attempt may take.", "60s", form=DURATION)] = 60.0
     connect_timeout: Annotated[
         float, about("How long connecting may take.", "5s", form=DURATION)
@@ -36,6 +62,13 @@ class OpenAIUpstream(Struct, frozen=True, kw_only=True):
         about("Most texts it takes in one call; larger requests are split."),
     ] = 2048
     concurrency: Annotated[Count, about("Most calls to it at the same time, per worker.")] = 64
+    max_queue: Annotated[
+        Count,
+        about(
+            "Most calls that wait for one of these to end, per worker; beyond it they get a 503."
+        ),
+    ] = 1024
+    max_queue_per_key: Annotated[Count | None, about(_PER_KEY)] = None
     headers: Annotated[
         dict[str, Secret],
         about("Headers sent with every call.", {"x-team": "search"}, form=SECRET_TABLE),
@@ -131,14 +164,22 @@ class LlamaUpstream(Struct, frozen=True, kw_only=True):
             'Unload after so long without a call (with load = "first-use").', "10m", form=DURATION
         ),
     ] = None
-    concurrency: Annotated[Count, about("Most calls to it at the same time, per worker.")] = 256
+    concurrency: Annotated[
+        Count | None,
+        about(
+            f"Most calls to it at the same time, per worker. Default {CALLS_AT_ONCE} for texts, "
+            "and for chats two more than it answers at the same time; others wait in the gateway, "
+            "where each key has its turn."
+        ),
+    ] = None
     max_queue: Annotated[
         Count | None,
         about(
-            f"Most texts or chats waiting; beyond it requests get a 503. Default {TEXTS_WAITING} "
-            f"texts, or {CHATS_WAITING} chats."
+            "Most texts or chats waiting, per worker; beyond it requests get a 503. Default "
+            f"{TEXTS_WAITING} texts, or {CHATS_WAITING} chats."
         ),
     ] = None
+    max_queue_per_key: Annotated[Count | None, about(_PER_KEY)] = None
 
     def contexts_for(self, *, chat: bool) -> int | None:
         """Return how many texts or chats are decoded at the same time; None: one per core."""
@@ -151,6 +192,10 @@ class LlamaUpstream(Struct, frozen=True, kw_only=True):
     def max_queue_for(self, *, chat: bool) -> int:
         """Return how many texts or chats may wait."""
         return self.max_queue or (CHATS_WAITING if chat else TEXTS_WAITING)
+
+    def concurrency_for(self, contexts: int, *, chat: bool) -> int:
+        """Return how many calls are made at the same time to an engine with so many contexts."""
+        return self.concurrency or (contexts + _CHATS_READY if chat else CALLS_AT_ONCE)
 
     def context_for(self, trained: int, *, chat: bool) -> int:
         """Return the tokens of the longest text or chat; 0 where neither file nor config says.

@@ -10,12 +10,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from gateway.cache.keys import Key
+from gateway.chat.relay import Seen, joined
 from gateway.completion import Watch
 from gateway.errors import UpstreamError
-from gateway.relay import Seen, joined
 
 if TYPE_CHECKING:
-    from gateway.answers import Kept
+    from gateway.chat.answers import Kept
 
 LONGEST = 64 * 2**20
 """Bytes of a stream; one that goes on is no answer, and nothing else would hold it up."""

@@ -13,7 +13,7 @@ from gateway.cache.store import CacheStore, Namespace, StoreError, Usage
 from gateway.embedded import Embedded
 from gateway.embeddings import CreatesEmbeddings
 from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
-from gateway.metrics import Metrics
+from gateway.metrics.collectors import Metrics
 from gateway.types import Caller, EmbeddingRequest
 
 A = TypeVar("A", bound=Reply | Opened)
@@ -106,6 +106,7 @@ class ObservedTransport:
     ) -> None:
         self._inner = inner
         self._calls = metrics.calls
+        self._answered = metrics.upstreams.answered
         self._upstream = upstream
         self._seconds = metrics.call_seconds.labels(upstream)
         self._ok = metrics.calls.labels(upstream, "ok")
@@ -149,6 +150,7 @@ class ObservedTransport:
         try:
             answer = await call
             outcome = _outcome(answer.status)
+            self._answered(self._upstream, answer.headers)
         except UpstreamError as error:
             outcome = _failure(error)
             raise

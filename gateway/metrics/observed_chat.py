@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 
 from gateway.cache.scopes import Scope
-from gateway.chat import CreatesChat
-from gateway.chat_metrics import ChatMetrics
+from gateway.chat.chatted import Chatted, price_of
+from gateway.chat.line import CreatesChat
+from gateway.chat.relay import Pieces
 from gateway.chat_route import ChatRoute
-from gateway.chatted import Chatted
 from gateway.completion import Usage
-from gateway.relay import Pieces
+from gateway.metrics.chats import ChatMetrics
+from gateway.metrics.keys import KeyMetrics
 from gateway.types import Caller, ChatRequest
 
 
@@ -40,16 +41,26 @@ class ObservedChat:
 class ObservedCalls:
     """The upstream calls of chats, watched: what they took, also where nobody waits any more."""
 
-    def __init__(self, metrics: ChatMetrics, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self, metrics: ChatMetrics, keys: KeyMetrics, log: structlog.stdlib.BoundLogger
+    ) -> None:
         self._metrics = metrics
+        self._keys = keys
         self._log = log
 
     def made(
-        self, route: ChatRoute, scope: Scope, usage: Usage | None, fingerprint: str | None
+        self,
+        route: ChatRoute,
+        scope: Scope,
+        usage: Usage | None,
+        fingerprint: str | None,
+        caller: Caller,
     ) -> None:
         """Count the tokens of an answer; tell of a system that was never seen before."""
         if usage is not None:
             self._metrics.made(route, usage)
+            price = price_of(route)
+            self._keys.spent(caller, usage.total, price.of(usage) if price else 0.0)
         if fingerprint is not None and scope.saw(fingerprint):
             self._metrics.new_fingerprint(route.name)
             self._log.info("new fingerprint", model=route.name, fingerprint=fingerprint)

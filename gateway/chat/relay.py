@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
+from gateway.backends import exchange
 from gateway.backends.exchange import Opened, Reply
 from gateway.completion import Kind, Watch
 from gateway.errors import GatewayError, UpstreamError
@@ -21,7 +22,6 @@ PATIENCE = 10.0
 
 _PASSED = ("x-ratelimit-", "openai-organization", "openai-project", "openai-version")
 """Beginnings of the headers that pass from an upstream to the client."""
-_REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII).fullmatch
 _STATUSES = {
     "invalid_request_error": 400,
     "not_found_error": 404,
@@ -63,8 +63,7 @@ def passed(opened: Opened) -> dict[str, str]:
 
 def request_id(opened: Opened) -> bytes:
     """Return what the upstream calls this request; nothing where that is odd."""
-    named = opened.headers.get("x-request-id", "")
-    return named.encode() if _REQUEST_ID(named) else b""
+    return exchange.request_id(opened.headers)
 
 
 class Passing:

@@ -16,9 +16,14 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from gateway import __version__
 from gateway.cache.store import StoreError
 from gateway.cache.tiered import TieredCache
-from gateway.chat_metrics import BUCKETS, ChatMetrics
+from gateway.change import Change, ChangeCollector
 from gateway.embedded import Embedded
+from gateway.metrics.chats import BUCKETS, ChatMetrics
+from gateway.metrics.keys import KeyMetrics
+from gateway.metrics.upstreams import UpstreamMetrics
+from gateway.reasons import Reason
 from gateway.route import Route
+from gateway.types import Caller
 
 _FRESH = 1.0
 """Seconds that the figures of a worker may lag behind where another one is asked for them."""
@@ -29,19 +34,37 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """The collectors of one process, in a registry of their own."""
 
-    def __init__(self, registry: CollectorRegistry, label: Callable[[str], str]) -> None:
-        """`label` turns a client's model name into the config's, or "other"."""
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        label: Callable[[str], str],
+        change: Callable[[], Change] = Change,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`label` turns a client's model name into the config's, or "other".
+
+        `change` and `draining` are told as the process knows them when somebody reads.
+        """
         # Long, because every collector stands here, and nowhere else.
         self._registry = registry
         self._label = label
         self._tally: dict[tuple[Counter, tuple[str, ...]], float] = defaultdict(float)
+        self._engines: set[str] = set()
         self._durations: dict[tuple[str, str], Histogram] = {}
         # First of all collectors: whenever any is read, what was tallied is in them.
         registry.register(self)
+        self._change = ChangeCollector(change, draining)
+        registry.register(self._change)
         self.requests = Counter(
             "embgw_requests",
             "Requests by operation, model and status code.",
             ["operation", "model", "code"],
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "embgw_rejected",
+            "Requests that the gateway itself turned away, by reason.",
+            ["reason"],
             registry=registry,
         )
         self.seconds = Histogram(
@@ -83,6 +106,8 @@ class Metrics:
             registry=registry,
         )
         self.chats = ChatMetrics(registry, label, self.cost, self._add)
+        self.upstreams = UpstreamMetrics(registry)
+        self.keys = KeyMetrics(registry, self._add)
         self._cache(registry)
         self.engine_queue = self._newest(
             "embgw_engine_queue_depth", "Texts waiting for a context.", "engine"
@@ -152,6 +177,10 @@ class Metrics:
             duration = self._durations[operation, label] = self.seconds.labels(operation, label)
         duration.observe(seconds)
 
+    def refused(self, reason: Reason) -> None:
+        """Count a request that was turned away."""
+        self._tally[self.rejected, (reason,)] += 1
+
     def embedded(self, model: str, result: Embedded) -> None:
         """Count what became of a request's texts and tokens."""
         label = self._label(model)
@@ -165,12 +194,14 @@ class Metrics:
             if result.price:
                 tally[self.cost, (label, "saved")] += spared * result.price / 1e6
 
-    def computed(self, route: Route, tokens: int) -> None:
+    def computed(self, route: Route, tokens: int, caller: Caller) -> None:
         """Count the tokens of an upstream's answer, also where nobody waits for it any more."""
         label = self._label(route.name)
         self._tally[self.tokens, (label, "upstream")] += tokens
-        if route.price:
-            self._tally[self.cost, (label, "spent")] += tokens * route.price / 1e6
+        dollars = tokens * (route.price or 0.0) / 1e6
+        if dollars:
+            self._tally[self.cost, (label, "spent")] += dollars
+        self.keys.spent(caller, tokens, dollars)
 
     def _add(self, counter: Counter, labels: tuple[str, ...], amount: float) -> None:
         self._tally[counter, labels] += amount
@@ -242,7 +273,10 @@ class Metrics:
             "rss_bytes": self.engine_memory,
             "decoded_texts": self.engine_texts,
         }
-        for engine, said in figures.items():
+        # One that is in no config any more is at rest, as one that does not run now.
+        self._engines |= figures.keys()
+        for engine in self._engines:
+            said = figures.get(engine)
             for name, gauge in gauges.items():
                 gauge.labels(engine).set((said or {}).get(name, 0))
 
@@ -253,6 +287,7 @@ class Metrics:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         MultiProcessCollector(together, path=directory)  # type: ignore[no-untyped-call]
+        together.register(self._change)
         return generate_latest(together)
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:

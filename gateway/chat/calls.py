@@ -5,19 +5,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from gateway.backends.base import ChatBackend
 from gateway.backends.exchange import Opened, Reply
+from gateway.backends.several import Answered
 from gateway.cache.scopes import Place, Scope
+from gateway.chat.bills import Billed, bill_for, settle
+from gateway.chat.recording import Recording
+from gateway.chat.relay import Passing, Relay, check_whole, is_stream, no_answer
+from gateway.chat.schemas import Quotable, chat_body, with_usage
 from gateway.chat_route import ChatRoute
-from gateway.chat_schemas import Quotable, chat_body, with_usage
 from gateway.completion import Assembly, Figures, Usage, Watch, look
 from gateway.errors import GatewayError, InvalidRequestError
-from gateway.recording import Recording
-from gateway.relay import Passing, Relay, check_whole, is_stream, no_answer
+from gateway.spending import pays
 from gateway.sse import DONE
-from gateway.types import ChatRequest
+from gateway.types import Caller, ChatRequest
 
-OnMade = Callable[[ChatRoute, Scope, Usage | None, str | None], None]
-"""Told of every answer at its end: its tokens and its fingerprint, as far as they came."""
+OnMade = Callable[[ChatRoute, Scope, Usage | None, str | None, Caller], None]
+"""Told of every answer at its end: its tokens and its fingerprint, as far as they came, and who
+had it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Work:
 
     request: ChatRequest
     route: ChatRoute
-    tenant: str
+    caller: Caller
     place: Place
     deadline: float
     seed: int | None
@@ -34,11 +39,20 @@ class Work:
 
     def passing(self, opened: Opened, watch: Watch) -> Passing:
         """Return the events of a stream that answers it."""
-        return Passing(opened, watch, self.route.backend.name, self.refused)
+        upstream = self.answering(opened).name
+        return Passing(opened, watch, upstream, partial(self.refused, opened))
 
-    def refused(self, reply: Reply) -> GatewayError:
+    def answering(self, opened: Opened) -> ChatBackend:
+        """Return whose answer this is."""
+        answer = opened.answer if isinstance(opened, Billed) else opened
+        return answer.backend if isinstance(answer, Answered) else self.route.backend
+
+    def refused(self, opened: Opened, reply: Reply) -> GatewayError:
         """Return what an error means that came in place of an answer."""
-        return self.route.backend.refused(reply, Quotable(self.request))
+        error = self.answering(opened).refused(reply, Quotable(self.request))
+        if isinstance(opened, Billed):
+            opened.bill.failed(error)
+        return error
 
 
 class Calls:
@@ -51,13 +65,19 @@ class Calls:
 
     async def open(self, work: Work, *, usage: bool) -> Opened:
         """Call the upstream; with `usage` a stream is asked to tell its tokens."""
+        if not pays(work.caller):
+            return await self._open(work, usage=usage)
+        async with bill_for(work.request, work.route, work.caller) as bill:
+            return Billed(await self._open(work, usage=usage), bill)
+
+    async def _open(self, work: Work, *, usage: bool) -> Opened:
         request = work.request
         changed: dict[str, Any] = {"model": work.route.upstream_model}
         if work.seed is not None:
             changed["seed"] = work.seed
         if work.route.local:
             # Its engine keeps what prompts have in common, which must not tell of other tenants'.
-            changed["prompt_cache_key"] = work.tenant
+            changed["prompt_cache_key"] = work.caller.tenant
         if not (usage and request.stream):
             return await self._post(work, changed)
         try:
@@ -76,11 +96,12 @@ class Calls:
             quotable=Quotable(work.request),
             deadline=work.deadline,
             silence=self._silence,
+            caller=work.caller,
         )
 
     def relay(self, work: Work, opened: Opened, watch: Watch, *, drop_usage: bool) -> Relay:
         """Return a stream to be relayed; see Relay."""
-        told = partial(self._tell, work, watch)
+        told = partial(self._tell, work, opened, watch)
         return Relay(opened, work.passing(opened, watch), told, drop_usage=drop_usage)
 
     async def record(self, work: Work, opened: Opened, recording: Recording) -> bytes | None:
@@ -93,23 +114,24 @@ class Calls:
                     assembly.add(event)
                 recording.add(seen, begun=passing.begun)
         finally:
-            self._tell(work, watch)
+            self._tell(work, opened, watch)
         if watch.finished and not watch.done:
             assembly.add(DONE)
         return assembly.whole()
 
     async def whole(self, work: Work, opened: Opened) -> bytes:
         """Return the whole JSON of an answer, whichever way it is sent."""
-        upstream = work.route.backend.name
+        upstream = work.answering(opened).name
         if is_stream(opened):
             told = await self.record(work, opened, Recording())
             if told is None:
                 raise no_answer(upstream)
             return told
         whole = await opened.read()
-        check_whole(whole, upstream, work.refused)
-        self._tell(work, look(whole))
+        check_whole(whole, upstream, partial(work.refused, opened))
+        self._tell(work, opened, look(whole))
         return whole
 
-    def _tell(self, work: Work, said: Watch | Figures) -> None:
-        self._on_made(work.route, work.place.scope, said.usage, said.fingerprint)
+    def _tell(self, work: Work, opened: Opened, said: Watch | Figures) -> None:
+        settle(opened, work.route, said.usage)
+        self._on_made(work.route, work.place.scope, said.usage, said.fingerprint, work.caller)

@@ -5,9 +5,9 @@ from typing import NamedTuple, Self
 
 from msgspec import Struct
 
+from gateway.chat.relay import Pieces
 from gateway.chat_route import ChatRoute
 from gateway.completion import Usage, Watch, look
-from gateway.relay import Pieces
 
 
 class Price(NamedTuple):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from gateway.chat.chatted import Chatted, price_of
 from gateway.chat_route import ChatRoute
-from gateway.chatted import Chatted, price_of
 from gateway.completion import Usage
 
 BUCKETS = (

@@ -14,7 +14,7 @@ from gateway.cache.keys import Key
 from gateway.cache.scopes import Place
 from gateway.cache.seal import seal, unseal
 from gateway.cache.tiered import TieredCache
-from gateway.canonical import canonical
+from gateway.chat.canonical import canonical
 from gateway.types import ChatRequest
 
 _STREAM = {"form": "stream"}

@@ -14,19 +14,21 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from gateway.answers import Answers, Kept, Name, may_be_kept
-from gateway.chat_calls import Calls, Work
-from gateway.chatted import Chatted, Ready, price_of
+from gateway.chat.answers import Answers, Kept, Name, may_be_kept
+from gateway.chat.calls import Calls, Work
+from gateway.chat.chatted import Chatted, Ready, price_of
+from gateway.chat.recording import Reader, Recording, Recordings
+from gateway.chat.relay import is_stream, joined, no_answer, passed, request_id
 from gateway.completion import Watch, look, replay
 from gateway.errors import (
     InvalidRequestError,
+    OwnLimitError,
     UpstreamTimeoutError,
     answer_not_cached,
     store_away,
 )
-from gateway.recording import Reader, Recording, Recordings
-from gateway.relay import is_stream, joined, no_answer, passed, request_id
 from gateway.routing import RoutingTable
+from gateway.spending import pays
 from gateway.sse import Events
 from gateway.types import CacheControl, Caller, ChatRequest
 
@@ -35,8 +37,8 @@ A = TypeVar("A")
 _TURNS = 3
 """Times a request reads others' answers that fail by what may be a fault of theirs."""
 
-_THEIRS = (InvalidRequestError, UpstreamTimeoutError)
-"""Failures that may be about the request that began an answer: its user, its time."""
+_THEIRS = (InvalidRequestError, UpstreamTimeoutError, OwnLimitError)
+"""Failures that may be about the request that began an answer: its user, its time, its key."""
 
 
 class CreatesChat(Protocol):
@@ -78,7 +80,7 @@ class Chat:
         route = self._routes.chat(request.model, caller)
         # With its seed any answer can be had again.
         seed = self._draw_seed() if route.local and request.seed is None else None
-        work = Work(request, route, caller.tenant, route.place(caller.tenant), deadline, seed)
+        work = Work(request, route, caller, route.place(caller), deadline, seed)
         control = request.cache
         only_kept = control.only_if_cached or route.model.offline
         lasting = may_be_kept(request, route.model.cache)
@@ -123,14 +125,16 @@ class Chat:
         turn = 0
         while True:
             turn += 1
-            recording = self._recordings.get(name.whole)
+            recording = self._recordings.get(name.whole) if turn <= _TURNS else None
             own = recording is None
             if recording is None:
                 recording = self._recordings.begin(name.whole, partial(self._make, work, name))
             try:
                 return await self._read_along(work, recording, own=own)
-            except _THEIRS:
-                if own or turn == _TURNS:
+            except _THEIRS as error:
+                # What is wrong with a request is wrong with equal ones; another's limit is not.
+                others_limit = isinstance(error, OwnLimitError)
+                if own or (turn >= _TURNS and not others_limit):
                     raise
 
     async def _read_along(self, work: Work, recording: Recording, *, own: bool) -> Chatted:
@@ -197,7 +201,8 @@ class Chat:
     async def _ask(self, work: Work, *, bypassed: bool = False, forced: bool = False) -> Chatted:
         """Have an answer made for this request alone, and relay it."""
         request = work.request
-        counted = request.stream and not request.include_usage and work.route.counted
+        wanted = work.route.counted or pays(work.caller)
+        counted = request.stream and not request.include_usage and wanted
         async with AsyncExitStack() as stack:
             opened = await self._calls.open(work, usage=counted)
             stack.push_async_callback(opened.aclose)

@@ -1,0 +1,1 @@
+"""Chats: the straight line in `line`, and what it carries along."""

@@ -1,0 +1,1 @@
+"""All of Prometheus: the collectors, and what puts them around the seams."""

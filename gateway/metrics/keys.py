@@ -1,0 +1,41 @@
+"""The collectors of keys and their limits; `metrics` has all others, and holds these."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from gateway.metrics.chats import Add
+from gateway.types import Caller
+
+
+class KeyMetrics:
+    """What each key of the config has had made, and whether limits are counted together."""
+
+    def __init__(self, registry: CollectorRegistry, add: Add) -> None:
+        self._add = add
+        self.tokens = Counter(
+            "embgw_key_tokens",
+            "Tokens that upstreams were asked for, by the key that asked first.",
+            ["key"],
+            registry=registry,
+        )
+        self.cost = Counter(
+            "embgw_key_cost_usd",
+            "US dollars for them, where a price is known.",
+            ["key"],
+            registry=registry,
+        )
+        self.shared = Gauge(
+            "embgw_limits_shared",
+            "Workers that enforce a part of each limit, as they cannot count together.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def spent(self, caller: Caller, tokens: int, dollars: float) -> None:
+        """Count an upstream's answer for who began the call."""
+        self._add(self.tokens, (caller.name,), tokens)
+        if dollars:
+            self._add(self.cost, (caller.name,), dollars)
+
+    def share(self, shared: bool) -> None:
+        """Take note whether this worker counts alone."""
+        self.shared.set(shared)

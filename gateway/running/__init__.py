@@ -1,0 +1,1 @@
+"""The processes of a running gateway: who starts, changes and stops what."""
