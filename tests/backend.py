@@ -4,12 +4,14 @@ It keeps the protocol of `gateway.backends.base`; its vectors are those of the f
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import UpstreamTimeoutError
-from gateway.types import ModelInfo, RawEmbeddings, Text
+from gateway.resilience.circuit import Circuit
+from gateway.types import ANYONE, Caller, ModelInfo, RawEmbeddings, Text
 from tests.upstream import token_count, truth
 
 WIDTH = 8
@@ -32,11 +34,15 @@ class Backend:
     listed: Sequence[str] | Exception = ()
     calls: list[Sequence[Text]] = field(default_factory=list)
     options: list[Mapping[str, Any]] = field(default_factory=list)
+    callers: list[Caller] = field(default_factory=list)
+    stand_ins: list[bool] = field(default_factory=list)
     running: int = 0
     most: int = 0
     """The most calls that ran at the same time."""
     closed: bool = False
     listings: int = 0
+    forwards: bool = False
+    circuit: Circuit = field(default_factory=lambda: Circuit(time.monotonic))
 
     async def embed(
         self,
@@ -46,10 +52,14 @@ class Backend:
         fields: Mapping[str, Any],
         truncate: bool,
         deadline: float,
+        caller: Caller = ANYONE,
+        stand_in: bool = False,
     ) -> RawEmbeddings:
         """See EmbeddingBackend.embed."""
         self.calls.append(list(texts))
         self.options.append({"model": model, "fields": fields, "truncate": truncate})
+        self.stand_ins.append(stand_in)
+        self.callers.append(caller)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -63,12 +73,13 @@ class Backend:
             self.running -= 1
         return self.answer(texts) if self.answer else true(model, texts)
 
-    async def count(self, texts: Sequence[Text], **_: float) -> Sequence[int] | None:
+    async def count(self, texts: Sequence[Text], **_: Any) -> Sequence[int] | None:
         """See EmbeddingBackend.count."""
         return [self.counts(text) for text in texts] if self.counts else None
 
-    async def models(self) -> Sequence[str]:
+    async def models(self, caller: Caller = ANYONE) -> Sequence[str]:
         """See EmbeddingBackend.models."""
+        del caller
         self.listings += 1
         if isinstance(self.listed, Exception):
             raise self.listed

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.canonical import canonical
+from gateway.chat.canonical import canonical
 
 # Without lone surrogates: what holds them never gets past the parser of requests.
 TEXTS = st.text(max_size=8)

@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from gateway.answers import may_be_kept
+from gateway.chat.answers import may_be_kept
 from gateway.types import ChatRequest
 from tests import upstream_chat_behaviours as chat_behave
 from tests.chatting import HELLO, chat, chat_model, said, whole

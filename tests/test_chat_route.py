@@ -23,7 +23,7 @@ def route(name="m", scopes=None, **options):
 
 def kept_in(of, tenant="t"):
     """Return what names the answers of a route: they are shared exactly where this is equal."""
-    return of.place(tenant).namespace
+    return of.place(Caller(tenant=tenant)).namespace
 
 
 def test_a_name_upstream_is_the_configs_or_the_clients():
@@ -47,7 +47,7 @@ def test_answers_are_kept_by_tenant_identity_and_name_upstream():
     places = [kept_in(one, tenant) for one in routes for tenant in "ab"]
     assert len(set(places)) == len(places)
     assert kept_in(routes[0]) == kept_in(route(scopes=scopes, aliases=("other",)))
-    assert routes[0].place("a") is routes[0].place("a")
+    assert routes[0].place(ANYONE) is routes[0].place(ANYONE)
 
 
 def test_a_local_model_has_no_name_upstream_in_its_identity():
@@ -63,7 +63,7 @@ def test_chats_and_vectors_of_one_model_are_kept_apart():
     embeds = EmbeddingModel("m", Backend(), "openai\na")
     models = [embeds, ChatModel("m", Backend(), "chat\nopenai\na")]
     routes = RoutingTable(models, CL100K, scopes)
-    vectors, _ = routes.embedding("m", ANYONE).keys(["x"], None, "t", {})
+    vectors, _ = routes.embedding("m", ANYONE).keys(["x"], None, Caller(tenant="t"), {})
     assert vectors.namespace != kept_in(routes.chat("m", ANYONE))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.chat_schemas import Quotable, chat_body, parse_chat_request, with_usage
+from gateway.chat.schemas import Quotable, chat_body, parse_chat_request, with_usage
 from gateway.errors import InvalidRequestError
 
 HELLO = [{"role": "user", "content": "hello"}]

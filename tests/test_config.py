@@ -2,8 +2,10 @@
 
 import hashlib
 import pickle
+import shutil
 import tomllib
 
+import certifi
 import pytest
 from config_texts import MODEL, SAMPLE, UPSTREAM, parse
 from starlette.routing import Router
@@ -204,7 +206,7 @@ def test_a_host_is_an_address_or_a_name(written, kept):
 def test_relative_paths_start_at_the_file(tmp_path):
     """A model, a certificate and a secret's file are found beside the config, or under ~."""
     (tmp_path / "certs").mkdir()
-    (tmp_path / "certs/ca.pem").write_text("")
+    shutil.copy(certifi.where(), tmp_path / "certs/ca.pem")
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     path = tmp_path / "gateway.toml"
     path.write_text(

@@ -1,7 +1,9 @@
 """Offline: what a start without keys and networks may lack, and what it may not."""
 
+import shutil
 from pathlib import Path
 
+import certifi
 import pytest
 
 from gateway import config as gateway_config
@@ -80,8 +82,13 @@ def test_where_upstreams_are_asked_it_is_an_error(tmp_path):
 def test_what_is_there_is_used(tmp_path):
     """With all of it set, offline reads the same upstreams as online, and warns of nothing."""
     (tmp_path / "token").write_text("token")
-    (tmp_path / "company.pem").touch()
-    environ = {"OPENAI_API_KEY": "key", "PROXY_USER": "me", "EMPTY": "not", "CA_FILE": "token"}
+    shutil.copy(certifi.where(), tmp_path / "company.pem")
+    environ = {
+        "OPENAI_API_KEY": "key",
+        "PROXY_USER": "me",
+        "EMPTY": "not",
+        "CA_FILE": "company.pem",
+    }
     offline = load(tmp_path, LACKING + STORE, offline=True, **environ)
     assert offline.warnings == ()
     online = load(tmp_path, LACKING + STORE, offline=False, **environ)

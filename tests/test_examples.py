@@ -259,7 +259,7 @@ def test_without_matplotlib_the_map_says_so(tmp_path: Path) -> None:
 def test_the_readme_chats(tmp_path: Path) -> None:
     """Its config and its lines, run as they stand but for the port and the weights."""
     readme = (ROOT / "README.md").read_text()
-    (config,) = [part.split("```")[0] for part in readme.split("```toml\n") if "task =" in part]
+    (config,) = [part.split("```")[0] for part in readme.split("```toml\n") if "qwen]" in part]
     first, second, *_ = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
     weights = "models/qwen2.5-7b-instruct-q4_k_m.gguf"
     assert weights in config

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.errors import AuthenticationError, PermissionDeniedError
+from gateway.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
 from gateway.keyring import Keyring
 from gateway.types import Caller
 
@@ -82,3 +82,13 @@ def test_a_key_covers_its_models():
     assert may == {"a-1": True, "a-": True, "a": False, "b-a-1": False, "a-*": True}
     assert Caller(models=[]).may_use("x") is False
     assert Caller().may_use("x") is True
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"api-key", b"openai-project"])
+def test_two_headers_that_say_who_asks_are_refused(name):
+    """Whoever stands in front may have looked at the other one."""
+    headers = [(name, b"Bearer search-key"), (b"accept", b"*/*"), (name, b"Bearer admin-key")]
+    for keys in (KEYS, Keyring([], forwards=True)):
+        with pytest.raises(InvalidRequestError, match="twice") as refused:
+            keys.caller(headers)
+        assert refused.value.status == 400

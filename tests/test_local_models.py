@@ -9,9 +9,9 @@ import pytest
 from config_texts import parse
 
 from gateway.config import ModelFiles
+from gateway.edge.server import StartError
 from gateway.engine.settings import decode_settings
-from gateway.local_models import engine_settings, with_files
-from gateway.server import StartError
+from gateway.running.local_models import engine_settings, with_files
 
 BUNDLED = parse(
     '[upstreams.l]\nkind = "llama"\nmodel = "builtin:all-minilm-l6-v2"\n'

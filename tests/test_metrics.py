@@ -15,8 +15,8 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from gateway.metrics import Metrics
-from gateway.observed import ObservedTransport
+from gateway.metrics.collectors import Metrics
+from gateway.metrics.observed import ObservedTransport
 from tests import upstream_behaviours as behave
 from tests.running import one_model
 
@@ -271,7 +271,7 @@ def test_workers_are_added_up(tmp_path):
 import sys
 from prometheus_client import CollectorRegistry, values
 values.ValueClass = values.MultiProcessValue(lambda: sys.argv[1])
-from gateway.metrics import Metrics
+from gateway.metrics.collectors import Metrics
 metrics = Metrics(CollectorRegistry(), str)
 metrics.request("embeddings", "m", 200, 0.01)
 metrics.cache_entries.labels("memory").set(5)

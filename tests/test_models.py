@@ -1,14 +1,21 @@
 """What a config says of models, as the routes get it: tasks, names of what answers, prices."""
 
+import time
 from pathlib import Path
 
 import pytest
+import structlog
 from config_texts import parse
 from msgspec.structs import replace
 
+from gateway.cache.memory import MemoryStore
+from gateway.cache.scopes import Scopes
+from gateway.cache.tiered import TieredCache
 from gateway.chat_route import ChatModel
 from gateway.config import ModelFiles
-from gateway.models import model_info, models_of
+from gateway.models import engine_endpoint, model_info, models_of
+from gateway.spaces.members import Servers
+from gateway.spaces.space import Spaces
 from tests.backend import Backend
 
 OPENAI = '[upstreams.o]\nkind = "openai"\nbase_url = "http://o/v1"\n'
@@ -19,7 +26,10 @@ CHAT = 'task = "chat"\n'
 def models(text, base_dir=Path(), files=None):
     """Return the models of a config."""
     config = replace(parse(text, base_dir=base_dir), files=files or {})
-    return models_of(config, {name: Backend(name) for name in config.upstreams})
+    backends = {name: Backend(name) for name in config.upstreams}
+    cache = TieredCache(MemoryStore(2**20), [], Scopes(b"s" * 32), log=structlog.get_logger())
+    spaces = Spaces(cache, log=structlog.get_logger(), clock=time.monotonic)
+    return models_of(config, Servers(config, backends, spaces))
 
 
 def chat_model(options="", *, upstream=OPENAI, name="m", **others):
@@ -75,6 +85,40 @@ def test_a_chat_model_has_what_the_config_says():
 
 
 # Identity
+
+
+def several(options, order='"o", "p"'):
+    """Return the chat model on two upstreams, listed in this order."""
+    upstreams = f'{OPENAI}[upstreams.p]\nkind = "openai"\nbase_url = "http://p/v1"\n{LLAMA}'
+    [model] = models(f"{upstreams}[models.m]\n{CHAT}upstreams = [{order}]\n{options}")
+    return model
+
+
+def test_several_that_may_answer_are_named_together():
+    """In any order and with any weights; another name there may be another model."""
+    both = several("")
+    assert both.identity == several("weights = { o = 1 }", '"p", "o"').identity
+    assert both.identity != several('upstream_model = { p = "n" }').identity
+    assert both.identity != several("", '"o", "l"').identity
+    assert both.identity != chat_model(CHAT).identity
+    assert not both.named
+    assert both.upstream_model is None
+
+
+def test_a_model_is_local_only_if_all_of_it_is():
+    """A seed means the same answer, and costs nothing, only there."""
+    mixed = several("", '"l", "o"')
+    assert (mixed.local, mixed.price_in) == (False, None)
+    assert several("", '"l"').local
+
+
+def test_a_space_of_several_is_its_name():
+    """Whoever of them makes a vector, it is kept as one of the space."""
+    text = f'{OPENAI}{LLAMA}[models.m]\nspace = "s"\nupstreams = ["l", "o"]\n'
+    [model] = models(text)
+    assert (model.identity, model.named) == ("space\ns", False)
+    assert (model.local, model.token_ids, model.price) == (False, "decode", None)
+    assert not model.knows_ids
 
 
 def test_what_answers_upstream_is_an_address():
@@ -145,3 +189,21 @@ def test_what_is_known_of_a_local_model_is_of_its_task():
     embeds, chats = model_info(upstream), model_info(upstream, chat=True)
     assert (embeds.width, embeds.context, embeds.pooling) == (384, 512, "mean")
     assert (chats.width, chats.context, chats.pooling) == (None, 512, None)
+
+
+def calls(options="", *, chat=False):
+    """Return how an engine is called: so many at a time, waiting, and of a key; texts in each."""
+    config = parse(f'{LLAMA}contexts = 2\n{options}\n[models.m]\nupstreams = ["l"]')
+    found = engine_endpoint(config.upstreams["l"], 2, chat=chat)
+    return found.concurrency, found.max_queue, found.max_queue_per_key, found.max_batch
+
+
+def test_an_engine_is_never_given_more_than_its_own_queue_takes():
+    """Chats wait in the gateway, where each key has its turn; the engine is given the next two."""
+    assert calls() == (64, 1024, 512, 16)
+    assert calls(chat=True) == (4, 256, 128, 1)
+    assert calls("max_queue = 100") == (6, 6, 3, 16)
+    assert calls("max_queue = 3") == (1, 1, 1, 3)
+    assert calls("max_queue = 1", chat=True) == (3, 1, 1, 1)
+    assert calls("concurrency = 5\nmax_queue_per_key = 9") == (5, 1024, 9, 16)
+    assert calls("concurrency = 5", chat=True) == (5, 256, 128, 1)

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.cache.store import StoreError
-from gateway.metrics import Metrics
-from gateway.observed import ObservedStore
+from gateway.metrics.collectors import Metrics
+from gateway.metrics.observed import ObservedStore
 from tests.cache.shelf import Shelf
 from tests.cache.worker import Worker
 

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from gateway.backends.aiohttp_transport import AiohttpTransport
 from gateway.backends.reach import TransportSettings
 from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
-from gateway.metrics import Metrics
-from gateway.observed import ObservedTransport
+from gateway.metrics.collectors import Metrics
+from gateway.metrics.observed import ObservedTransport
 from tests.backends.sockets import BEGUN, OK, chunk, listen, opening
 
 

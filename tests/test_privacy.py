@@ -212,7 +212,7 @@ def test_a_client_that_leaves_leaves_nothing(running, fake_openai, everywhere):
     hang = behave.Hang()
     fake_openai.script(hang)
     body = json.dumps({"model": "m", "input": CANARY}).encode()
-    head = f"POST /v1/embeddings HTTP/1.1\r\nauthorization: Bearer {KEY}\r\n".encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n".encode()
     for part in (body, body[:-5]):
         with socket.create_connection(("127.0.0.1", running.port)) as connection:
             connection.sendall(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), part))

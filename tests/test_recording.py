@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.chat.recording import Reader, Recording, Recordings
 from gateway.completion import Kind
 from gateway.errors import UpstreamError
-from gateway.recording import Reader, Recording, Recordings
 
 KEY = b"k" * 32
 USAGE = (b"usage|", Kind.USAGE)
@@ -214,7 +214,7 @@ def test_comments_alone_are_no_beginning():
 
 def test_a_stream_without_end_is_given_up(monkeypatch):
     """Nothing holds it up, as nobody reads it at a pace of their own."""
-    monkeypatch.setattr("gateway.recording.LONGEST", 100)
+    monkeypatch.setattr("gateway.chat.recording.LONGEST", 100)
 
     async def test():
         recording = Recording()

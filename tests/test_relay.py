@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.backends.exchange import Reply
+from gateway.chat.relay import Passing, Relay, check_whole, passed, refusal, request_id
 from gateway.completion import Watch
 from gateway.errors import (
     GatewayError,
     UpstreamConnectError,
     UpstreamError,
 )
-from gateway.relay import Passing, Relay, check_whole, passed, refusal, request_id
 from gateway.sse import Events
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"h\xc3\xa9"}}]}\n\n'
@@ -190,7 +190,7 @@ def test_a_later_error_passes_as_it_is():
 
 def test_comments_are_held_back_only_for_a_while(monkeypatch):
     """Who sends them wants to keep a connection open, for minutes perhaps."""
-    monkeypatch.setattr("gateway.relay.PATIENCE", -1.0)
+    monkeypatch.setattr("gateway.chat.relay.PATIENCE", -1.0)
     came, failure = relay([COMMENT, COMMENT, ERROR])
     assert failure is None
     assert came == [COMMENT, COMMENT, ERROR]

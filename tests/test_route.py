@@ -34,7 +34,7 @@ def request(*inputs, **fields):
 
 
 def keys(of, text="x", seed=None, tenant="t", **fields):
-    _, made = of.keys(of.texts(request(text)), seed, tenant, fields)
+    _, made = of.keys(of.texts(request(text)), seed, Caller(tenant=tenant), fields)
     return made
 
 
@@ -61,7 +61,7 @@ def test_tenants_share_no_keys():
     """Two tenants, one text, two names, in two places."""
     here = route()
     assert keys(here, tenant="a") != keys(here, tenant="b")
-    places = [here.keys(["x"], None, tenant, {})[0] for tenant in "aba"]
+    places = [here.keys(["x"], None, Caller(tenant=tenant), {})[0] for tenant in "aba"]
     assert places[0] is places[2]
     assert places[0].namespace != places[1].namespace
 
@@ -71,7 +71,7 @@ def test_a_purge_gives_every_text_another_name():
     scopes = Scopes(b"s" * 32)
     here = RoutingTable([model("m")], CL100K, scopes).embedding("m", ANYONE)
     before = [keys(here, tenant=tenant) for tenant in "ab"]
-    place, _ = here.keys(["x"], None, "a", {})
+    place, _ = here.keys(["x"], None, Caller(tenant="a"), {})
     fact = write_fact(ScopeFact("a", "m", generation=1))
     scopes.learn({PREFIX + place.scope.id: fact})
     after = [keys(here, tenant=tenant) for tenant in "ab"]
@@ -151,7 +151,7 @@ def test_a_width_that_the_stores_know_is_this_models():
     scopes = Scopes(b"s" * 32)
     routes = RoutingTable([model("m", aliases={"q": "query: "})], CL100K, scopes)
     here = routes.embedding("m", ANYONE)
-    place, _ = here.keys(["x"], None, "t", {})
+    place, _ = here.keys(["x"], None, Caller(tenant="t"), {})
     assert here.width(place.scope) is None
     place.scope.widen(8)
     assert (here.width(place.scope), routes.width("q")) == (8, 8)
@@ -177,7 +177,8 @@ def test_ids_are_decoded_where_they_mean_text():
     ids = (15339, 1917)
     assert ["query: hello world"] == list(here.texts(request(ids)))
     as_text = here.texts(request("hello world"))
-    assert here.keys(here.texts(request(ids)), None, "t", {}) == here.keys(as_text, None, "t", {})
+    named = here.keys(here.texts(request(ids)), None, ANYONE, {})
+    assert named == here.keys(as_text, None, ANYONE, {})
 
 
 def test_an_id_outside_the_vocabulary_names_itself_and_its_item():

@@ -104,7 +104,7 @@ def test_an_alias_shares_its_models_vectors():
 
 
 def keys(of, text="x", seed=None, tenant="t", **fields):
-    _, made = of.keys(of.texts(request(text)), seed, tenant, fields)
+    _, made = of.keys(of.texts(request(text)), seed, Caller(tenant=tenant), fields)
     return made
 
 

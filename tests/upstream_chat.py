@@ -265,6 +265,8 @@ def _check(body: Any, flavour: Flavour, models: Sequence[str]) -> None:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise flavour.refusal(400, "Missing required parameter: 'messages'.")
+    if not all(isinstance(message, dict) for message in messages):
+        raise flavour.refusal(400, "Invalid type for 'messages[0]': expected an object.")
 
 
 async def _gone(receive: Any) -> None:

@@ -23,8 +23,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from gateway.chat.recording import Recording
 from gateway.config import parse
-from gateway.recording import Recording
 from tests import upstream_chat_behaviours as chat_behave
 from tests.chatting import body_of, chat_model, chunks
 from tests.running import Running

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import StringIO
@@ -235,22 +235,12 @@ class _Watched(OpenAIBackend):
         super().__init__("moody", endpoint, upstream, policy)
         self._worker = worker
 
-    async def embed(
-        self,
-        model: str,
-        texts: Sequence[Text],
-        *,
-        fields: Mapping[str, Any],
-        truncate: bool,
-        deadline: float,
-    ) -> RawEmbeddings:
+    async def embed(self, model: str, texts: Sequence[Text], **options: Any) -> RawEmbeddings:
         """See EmbeddingBackend.embed."""
         ask = ASKING.get()
         identities = [ask.identity(telling.number_of(text)) for text in texts]
         with self._worker.asking(ask, identities):
-            raw = await super().embed(
-                model, texts, fields=fields, truncate=truncate, deadline=deadline
-            )
+            raw = await super().embed(model, texts, **options)
         task = asyncio.current_task()
         if ask.shares and task is not None and _sound(raw):
             self._worker.made |= dict.fromkeys(identities, task)
