@@ -154,6 +154,8 @@ class Scopes:
         # Those that a route holds; routes are as many as the config has models, and some more.
         self._scopes: WeakValueDictionary[tuple[str, str], Scope] = WeakValueDictionary()
         self._facts: dict[str, ScopeFact] = {}
+        self._written: dict[str, tuple[ScopeFact, bytes]] = {}
+        """Facts as the stores have them: few of them change between two meetings."""
 
     def of(self, tenant: str, identity: str, model: str) -> Scope:
         """Return the scope of this tenant and model identity."""
@@ -174,7 +176,7 @@ class Scopes:
         That is (namespace, Unix time) for everything of the namespace that was made before.
         """
         purged = []
-        told = dict(read_facts(facts))
+        told = dict(read_facts(self._news(facts)))
         for id_, fact in told.items():
             self._note(id_, fact)
         for scope in self:
@@ -195,13 +197,31 @@ class Scopes:
         for scope in self:
             if scope.used or scope.fact.seen:
                 self._note(scope.id, scope.fact)
-        for id_, fact in self._facts.items():
-            yield PREFIX + id_, write_fact(fact)
+        for id_ in self._facts:
+            yield PREFIX + id_, self._write(id_)
+
+    def fact_of(self, scope: Scope) -> tuple[str, bytes] | None:
+        """Return the name and value of a scope's fact; None where there are too many to keep it."""
+        self._note(scope.id, scope.fact)
+        return (PREFIX + scope.id, self._write(scope.id)) if scope.id in self._facts else None
+
+    def _news(self, facts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return the facts that say something else than what is known."""
+        known = {PREFIX + id_: written for id_, (_, written) in self._written.items()}
+        return {name: value for name, value in facts.items() if known.get(name) != value}
+
+    def _write(self, scope_id: str) -> bytes:
+        fact = self._facts[scope_id]
+        known = self._written.get(scope_id)
+        if known is None or known[0] is not fact:
+            known = self._written[scope_id] = fact, write_fact(fact)
+        return known[1]
 
     def _note(self, scope_id: str, fact: ScopeFact) -> None:
         known = self._facts.get(scope_id)
         if known is not None:
-            self._facts[scope_id] = known.joined(fact)
+            if known is not fact and (joined := known.joined(fact)) != known:
+                self._facts[scope_id] = joined
         elif len(self._facts) < _MOST:
             self._facts[scope_id] = fact
 
@@ -212,6 +232,7 @@ class Scopes:
         """
         self.secret = secret
         self._facts.clear()
+        self._written.clear()
         for scope in self:
             fact = scope.fact
             scope.fact = ScopeFact(fact.tenant, fact.model, seen=fact.seen)

@@ -83,6 +83,7 @@ _FACTS = """
     SELECT CAST(name AS BLOB), value FROM facts
     WHERE typeof(name) = 'text' AND typeof(value) = 'blob'
 """
+_FACT = "SELECT value FROM facts WHERE name = ?"
 _SETTLE = """
     INSERT INTO facts VALUES (?, ?)
     ON CONFLICT DO UPDATE SET value = excluded.value WHERE typeof(facts.value) <> 'blob'
@@ -283,7 +284,8 @@ def facts(connection: sqlite3.Connection) -> dict[str, bytes]:
 def settle(connection: sqlite3.Connection, name: str, value: bytes) -> bytes:
     """Set a fact unless there is one; return the one that is there then."""
     connection.execute(_SETTLE, (name, value))
-    return facts(connection)[name]
+    ((held,),) = connection.execute(_FACT, (name,)).fetchall()
+    return bytes(held)
 
 
 def swap(connection: sqlite3.Connection, name: str, old: bytes, new: bytes) -> bool:

@@ -21,7 +21,7 @@ from gateway.cache.entry import Entry
 from gateway.cache.keys import Key
 from gateway.cache.memory import MemoryStore
 from gateway.cache.record import CorruptRecordError, expires, pack, unpack
-from gateway.cache.scopes import Place, Scopes
+from gateway.cache.scopes import Place, Scope, Scopes
 from gateway.cache.store import CacheStore, Namespace, StoreError
 from gateway.cache.tier import Tier
 
@@ -129,7 +129,7 @@ class TieredCache:
         at.scope.widen(next(iter(entries.values())).width)
         if self.tiers and not at.scope.told:
             at.scope.told = True
-            self._begin(self._tell_all())
+            self._begin(self._tell_of(at.scope))
         if not self.tiers:
             for entry in entries.values():
                 entry.memory_only = True
@@ -257,12 +257,18 @@ class TieredCache:
             self._forget(namespace, before)
         await self._tell(tier, facts)
 
-    async def _tell_all(self) -> None:
-        """Tell every store what is known of scopes, without waiting for the next meeting."""
+    async def _tell_of(self, scope: Scope) -> None:
+        """Tell every store that there is this scope, without waiting for the next meeting.
+
+        Of this one alone: names that fit a pattern are the clients' choice, and may be many.
+        """
+        fact = self.scopes.fact_of(scope)
         for tier in self.tiers:
-            if tier.writable:
-                with suppress(StoreError):
-                    await self._tell(tier, await tier.store.facts())
+            if fact is not None and tier.writable:
+                try:
+                    await tier.store.settle(*fact)
+                except StoreError as error:
+                    tier.failed(error, writing=True)
 
     async def _tell(self, tier: Tier, facts: Mapping[str, bytes]) -> None:
         """Tell a store what it does not know of scopes."""
