@@ -43,7 +43,6 @@ from gateway.models import models_of, open_backend
 from gateway.routing import RoutingTable
 from gateway.spaces.members import Servers
 from gateway.spaces.space import Spaces
-from gateway.tokens import Cl100k
 from gateway.types import Account, Caller
 
 _SEED_BITS = 53
@@ -83,7 +82,7 @@ class Gateway:
             self.spaces.adopt(before.spaces)
             self.upstreams.adopt(before.upstreams)
         self._beside: list[asyncio.Task[None]] = []
-        self._routes = RoutingTable(models_of(config, servers), Cl100k(), cache.scopes)
+        self._routes = RoutingTable(models_of(config, servers), foundation.cl100k, cache.scopes)
         self._flights = Flights()
         self._recordings = Recordings()
         embeddings = ObservedEmbeddings(

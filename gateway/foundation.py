@@ -20,6 +20,7 @@ from gateway.metrics.collectors import Metrics
 from gateway.metrics.observed import ObservedStore, ObservedTransport
 from gateway.quota.quotas import Quotas
 from gateway.stores import CacheSecret, keep_secret, open_stores, own_secret
+from gateway.tokens import Cl100k
 
 OpenTransport = Callable[[TransportSettings], Transport]
 
@@ -69,6 +70,8 @@ class Foundation:
             on_change=self.metrics.keys.share,
             clock=clock,
         )
+        self.cl100k = Cl100k()
+        """Once for all configs: when it is first used, it becomes megabytes."""
         self._open_transport = open_transport
         self._beside: list[asyncio.Task[None]] = []
 

@@ -30,11 +30,17 @@ except ImportError:  # the extra [fuzz] has it
 SLOWEST = 1.0
 """Seconds of processor time that an input may take."""
 MEMORY = 1024
-"""MiB that the process may have at any time."""
+"""MiB that the inputs may take at any time."""
 _HANGS = 20
 """Seconds after which an input does not end."""
 _GROWN = 2000
 """Inputs that the blind way keeps to make others from."""
+
+
+def most_taken() -> int:
+    """Return the most MiB that were taken; before we began, by who started us (Linux)."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most) >> (20 if sys.platform == "darwin" else 10)
 
 
 class FoundError(Exception):
@@ -58,6 +64,7 @@ def blindly(
 ) -> int:
     """Try inputs for so long; return how many. What is raised has its input as a note."""
     chance, runs, until = random.Random(seed), 0, time.monotonic() + seconds
+    allowed = MEMORY + most_taken()
     for data in corpus:
         _try(try_one, data)
     while time.monotonic() < until:
@@ -66,7 +73,7 @@ def blindly(
         runs += 1
         if len(corpus) < _GROWN and len(data) < 4096:
             corpus.append(data)
-        if not runs % 1000 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MEMORY << 10:
+        if not runs % 1000 and most_taken() > allowed:
             raise FoundError(f"more than {MEMORY} MiB were taken")
     return runs
 
@@ -100,7 +107,7 @@ def _guided(
     spelled = ("".join(f"\\x{byte:02x}" for byte in word) for word in words)
     dictionary.write_text("".join(f'"{word}"\n' for word in spelled))
     options = {
-        "max_total_time": int(seconds), "timeout": _HANGS, "rss_limit_mb": MEMORY,
+        "max_total_time": int(seconds), "timeout": _HANGS, "rss_limit_mb": MEMORY + most_taken(),
         "max_len": LARGEST, "len_control": 20, "seed": seed, "dict": dictionary,
         "artifact_prefix": f"{corpus.parent}/", "print_final_stats": 1,
     }  # fmt: skip
