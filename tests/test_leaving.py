@@ -96,6 +96,25 @@ def test_a_client_that_leaves_while_it_sends_is_forgotten(running):
     assert running.log == ""
 
 
+def test_a_client_that_leaves_with_requests_behind_the_running_one_is_forgotten(
+    running, fake_openai
+):
+    """Of several requests on one connection the one that runs is called off, without a word."""
+    hang = behave.Hang()
+    fake_openai.script(hang)
+    body = b'{"model":"m","input":"x"}'
+    post = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    live = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", running.port))
+    connection.sendall(live + post + body + live)
+    hang.reached.result(10)
+    connection.close()
+    hang.abandoned.result(10)
+    running.wait_until(lambda: running.requests_running == 0)
+    assert running.embed("x").status_code == 200
+    assert running.log == ""
+
+
 def test_a_client_that_does_not_read_is_left(gateway, fake_openai):
     """With the buffers full for a while: its request must not hold what others wait for."""
     rest = '[server]\nbody_timeout = "200ms"'

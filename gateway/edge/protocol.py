@@ -40,6 +40,8 @@ class Protocol(Incoming):
         self.app = self._attended
         self._running: asyncio.Task[Any] | None = None
         self._scope: Scope = {}
+        self._answered: RequestResponseCycle | None = None
+        """The request that runs; of several on their way the first."""
         self._called_off = False
         self._parting = False
         self._overheard = 0
@@ -48,6 +50,10 @@ class Protocol(Incoming):
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self.patience.start()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     async def _attended(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._running, self._scope = asyncio.current_task(), scope
@@ -223,8 +229,9 @@ class Protocol(Incoming):
         self._call_off()
 
     def _call_off(self) -> None:
-        if self._running is not None:
+        if self._running is not None and self._answered is not None:
             self._called_off = True
+            self._answered.disconnected = True
             self._running.cancel()
 
 
