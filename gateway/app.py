@@ -28,6 +28,7 @@ from gateway.edge.endpoints import (
     EmbeddingsEndpoint,
     HealthEndpoints,
     ModelEndpoints,
+    PostEndpoint,
     root,
 )
 from gateway.edge.middleware import RequestEdge
@@ -237,7 +238,7 @@ def straight(router: ASGIApp, routes: Sequence[Route]) -> ASGIApp:
     posted = {
         ("POST", route.path): route.endpoint
         for route in routes
-        if isinstance(route.endpoint, EmbeddingsEndpoint | ChatEndpoint)
+        if isinstance(route.endpoint, PostEndpoint)
     }
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

@@ -58,8 +58,25 @@ LARGE = 16 * PAGE
 """Bytes of an answer that is written so; smaller ones are quicker in one piece."""
 
 
-class EmbeddingsEndpoint:
-    """`POST /v1/embeddings`, as a bare ASGI application: nothing stands between it and the wire."""
+class PostEndpoint:
+    """A bare ASGI application: nothing stands between it and the wire."""
+
+    def __init__(self, keyring: Keyring, bodies: Bodies) -> None:
+        self._keyring = keyring
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: as a whole, or as it comes."""
+        caller = self._keyring.caller(scope["headers"])
+        async with admission(scope, caller):
+            await self._answer(caller, scope, receive, send)
+
+    async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class EmbeddingsEndpoint(PostEndpoint):
+    """`POST /v1/embeddings`."""
 
     def __init__(
         self,
@@ -69,16 +86,9 @@ class EmbeddingsEndpoint:
         bodies: Bodies,
         request_timeout: float,
     ) -> None:
+        super().__init__(keyring, bodies)
         self._embeddings = embeddings
-        self._keyring = keyring
-        self._bodies = bodies
         self._request_timeout = request_timeout
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        caller = self._keyring.caller(scope["headers"])
-        async with admission(scope, caller):
-            await self._answer(caller, scope, receive, send)
 
     async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         control = cache_control(scope["headers"])
@@ -111,22 +121,15 @@ class EmbeddingsEndpoint:
         await send({"type": "http.response.body", "body": b""})
 
 
-class ChatEndpoint:
-    """`POST /v1/chat/completions`, as a bare ASGI application."""
+class ChatEndpoint(PostEndpoint):
+    """`POST /v1/chat/completions`."""
 
     def __init__(
         self, chat: CreatesChat, keyring: Keyring, *, bodies: Bodies, chat_timeout: float
     ) -> None:
+        super().__init__(keyring, bodies)
         self._chat = chat
-        self._keyring = keyring
-        self._bodies = bodies
         self._chat_timeout = chat_timeout
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: as a whole, or as it comes."""
-        caller = self._keyring.caller(scope["headers"])
-        async with admission(scope, caller):
-            await self._answer(caller, scope, receive, send)
 
     async def _answer(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         control = cache_control(scope["headers"])
