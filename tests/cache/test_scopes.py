@@ -3,6 +3,7 @@
 import gc
 from hashlib import blake2b
 from math import inf
+from weakref import ref
 
 import msgspec
 import pytest
@@ -238,6 +239,21 @@ def test_a_scope_that_nobody_holds_is_forgotten_and_what_is_known_of_it_is_not()
     again = here.of("tenant", "identity", "m")
     assert again.place.namespace == namespace(ID, 4) != name
     assert again.fact.width == 8
+
+
+def test_what_a_name_leaves_behind_is_gone_at_once():
+    """Names that fit a pattern are the clients' choice: none waits for the garbage collector."""
+    gc.disable()
+    try:
+        known = Scopes(SECRET)
+        place = known.of("tenant", "identity", "m").place
+        held = ref(place), ref(place.scope)
+        assert place.current
+        assert place.scope.place is place
+        del place
+        assert [each() for each in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_purge_makes_the_width_unknown():

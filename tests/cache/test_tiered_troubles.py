@@ -278,3 +278,21 @@ def test_the_watcher_meets_the_stores_until_it_is_told_to_end():
             await watching
 
     asyncio.run(scene())
+
+
+def test_a_new_scope_is_told_of_alone():
+    """However many there are: the store is told one fact, and asked for none."""
+
+    async def scene():
+        shelf = Shelf()
+        worker = await Worker(shelf).met()
+        before = dict(shelf.asked)
+        for number in range(50):
+            place = worker.scopes.of("t", f"i{number}", f"m{number}").place
+            (key,) = place.keyspace.keys(["x"], None)
+            await worker.cache.keep(place, {key: worker.make(place)})
+            await asyncio.sleep(0.001)
+        assert shelf.asked["facts"] == before.get("facts", 0)
+        assert shelf.asked["settle"] == before.get("settle", 0) + 50
+
+    asyncio.run(scene())
