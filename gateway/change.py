@@ -46,28 +46,28 @@ class ChangeCollector(Collector):
         """See Collector.collect."""
         change = self._change()
         reloads = CounterMetricFamily(
-            "embgw_config_reloads", "Reloads of the config by result.", labels=["result"]
+            "gateway_config_reloads", "Reloads of the config by result.", labels=["result"]
         )
         reloads.add_metric(["ok"], change.taken)
         reloads.add_metric(["failed"], change.refused)
         yield reloads
         yield GaugeMetricFamily(
-            "embgw_config_last_reload_success",
+            "gateway_config_last_reload_success",
             "Whether the last reload of the config succeeded, or none was asked for.",
             value=not change.failed,
         )
         yield GaugeMetricFamily(
-            "embgw_config_last_reload_success_timestamp_seconds",
+            "gateway_config_last_reload_success_timestamp_seconds",
             "When the config in effect came into effect.",
             value=change.since,
         )
         info = GaugeMetricFamily(
-            "embgw_config_info", "The config in effect, secrets masked.", labels=["hash"]
+            "gateway_config_info", "The config in effect, secrets masked.", labels=["hash"]
         )
         info.add_metric([change.hash], 1)
         yield info
         yield GaugeMetricFamily(
-            "embgw_draining",
+            "gateway_draining",
             "Whether this gateway is being stopped and sees out what runs.",
             value=self._draining(),
         )

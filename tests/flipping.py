@@ -76,7 +76,7 @@ class Opened:
     @property
     def found(self) -> int:
         """How many damaged entries were found: what is counted is what is logged."""
-        counted = self.running.metric("embgw_cache_corrupt_entries_total")
+        counted = self.running.metric("gateway_cache_corrupt_entries_total")
         assert counted == len(self.said(FOUND))
         return int(counted)
 
@@ -88,7 +88,7 @@ class Opened:
     @property
     def meetings(self) -> int:
         """How often it asked its store for the facts."""
-        return int(self.running.metric("embgw_cache_operations_total", operation="facts"))
+        return int(self.running.metric("gateway_cache_operations_total", operation="facts"))
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of an event."""

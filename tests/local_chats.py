@@ -86,7 +86,7 @@ def said(answer: httpx2.Response) -> str:
 
 def figure(http: httpx2.Client, name: str, engine: str = "chat") -> float:
     """Return one of an engine's figures on /metrics; NaN where it did not tell in time."""
-    beginning = f'embgw_engine_{name}{{engine="{engine}"}} '
+    beginning = f'gateway_engine_{name}{{engine="{engine}"}} '
     lines = http.get("/metrics").text.splitlines()
     found = [line for line in lines if line.startswith(beginning)]
     return float(found[0].removeprefix(beginning)) if found else math.nan

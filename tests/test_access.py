@@ -138,7 +138,7 @@ def test_an_admin_listener_has_the_metrics_to_itself(gateway, fake_openai):
     running.embed("x", headers=bearer("SEARCH"))
     page = httpx2.get(f"{running.admin_address}/metrics")
     assert page.status_code == 200
-    assert 'embgw_requests_total{code="200",model="m",operation="embeddings"} 1.0' in page.text
+    assert 'gateway_requests_total{code="200",model="m",operation="embeddings"} 1.0' in page.text
     assert httpx2.get(f"{running.admin_address}/health/ready").status_code == 200
     assert running.http.get("/metrics", headers=bearer("OPS")).status_code == 404
     assert httpx2.get(f"{running.admin_address}/v1/models").status_code == 404

@@ -71,7 +71,7 @@ def test_what_the_first_upstream_does_not_begin_the_second_answers(
     sent = [fake.chat.calls[0].request.raw for fake in pair]
     assert sent[0].replace(b'"model":"m"', b'"model":"other"') == sent[1]
     assert b'"temperature":0.3' in sent[1]
-    assert running.metric("embgw_upstream_failovers_total", model="m", to="b") == 1
+    assert running.metric("gateway_upstream_failovers_total", model="m", to="b") == 1
 
 
 def test_an_upstream_that_is_not_there_is_stood_in_for(gateway, pair):

@@ -96,7 +96,7 @@ def test_without_the_package_answers_stay_in_memory(
     assert later.vectors("x", "e") == vector
     assert fake_openai.calls == 1
     assert said(chat(later, seed=1)) != said(answer)
-    assert later.metric("embgw_store_entries", tier="sqlite") == 1
+    assert later.metric("gateway_store_entries", tier="sqlite") == 1
 
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "in memory"])
@@ -193,7 +193,7 @@ def test_only_if_cached_says_so_where_a_store_is_away(gateway, fake_openai, redi
     rest = f'[cache]\n{SECRET}\nstore = "{redis.url}"'
     running = gateway(chat_model(fake_openai.base_url, rest=rest))
     redis.kill()
-    running.wait_until(lambda: running.metric("embgw_store_up") == 0)
+    running.wait_until(lambda: running.metric("gateway_store_up") == 0)
     answer = chat(running, seed=1, headers={"cache-control": "only-if-cached"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "cache_unavailable")
     assert "retry-after-ms" in answer.headers

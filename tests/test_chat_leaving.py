@@ -50,7 +50,7 @@ def test_the_upstreams_call_ends_with_its_only_client(running, fake_openai, fiel
     fake_openai.chat.wait_for_left(1)
     assert fake_openai.chat.calls[0].left - leaving < LATE
     running.wait_until(lambda: look_into(running) == before)
-    assert running.metric("embgw_requests_total", operation="chat", code="499") == 1
+    assert running.metric("gateway_requests_total", operation="chat", code="499") == 1
     answer = chat(running, **fields)
     assert said(answer)
     assert len(fake_openai.chat.calls) == 2

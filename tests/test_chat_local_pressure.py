@@ -59,7 +59,7 @@ def test_a_key_that_floods_a_model_leaves_others_their_turn(served: GatewayProce
     with ThreadPoolExecutor(20) as pool:
         flood = [pool.submit(ask, served, "anna", LONG) for _ in range(12)]
         give_up = time.monotonic() + 20
-        while metric(served, "embgw_upstream_queue_depth") < 4:
+        while metric(served, "gateway_upstream_queue_depth") < 4:
             assert time.monotonic() < give_up
         _, status, ended, _ = ask(served, "ben", SHORT)
         answers = [each.result() for each in flood]

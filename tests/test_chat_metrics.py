@@ -20,7 +20,7 @@ def running(gateway, fake_openai):
 def tokens(running, source):
     """Return the tokens of prompts and of completions that were counted."""
     return [
-        running.metric("embgw_chat_tokens_total", model="m", kind=kind, source=source)
+        running.metric("gateway_chat_tokens_total", model="m", kind=kind, source=source)
         for kind in ("prompt", "completion")
     ]
 
@@ -45,10 +45,12 @@ def test_what_was_made_is_spent_and_what_was_kept_is_saved(running, fields):
     chat(running, seed=1)
     assert tokens(running, "upstream") == made
     assert tokens(running, "cache") == [2 * each for each in made]
-    assert running.metric("embgw_cost_usd_total", kind="spent") == pytest.approx(dollars(made))
-    assert running.metric("embgw_cost_usd_total", kind="saved") == pytest.approx(2 * dollars(made))
-    assert running.metric("embgw_chat_answers_total", model="m", result="upstream") == 1
-    assert running.metric("embgw_chat_answers_total", model="m", result="memory") == 2
+    assert running.metric("gateway_cost_usd_total", kind="spent") == pytest.approx(dollars(made))
+    assert running.metric("gateway_cost_usd_total", kind="saved") == pytest.approx(
+        2 * dollars(made)
+    )
+    assert running.metric("gateway_chat_answers_total", model="m", result="upstream") == 1
+    assert running.metric("gateway_chat_answers_total", model="m", result="memory") == 2
 
 
 @pytest.mark.parametrize("fields", [{}, {"seed": 1}], ids=["relayed", "recorded"])
@@ -56,7 +58,7 @@ def test_a_stream_is_counted_though_nobody_asked_for_its_tokens(running, fake_op
     """The gateway asks, where they have a price."""
     chat(running, stream=True, **fields)
     assert min(tokens(running, "upstream")) > 0
-    assert running.metric("embgw_chat_first_chunk_seconds_count", result="upstream") == 1
+    assert running.metric("gateway_chat_first_chunk_seconds_count", result="upstream") == 1
 
 
 def test_what_was_spent_is_counted_although_who_asked_has_left(running, fake_openai):
@@ -74,8 +76,8 @@ def test_what_was_spent_is_counted_although_who_asked_has_left(running, fake_ope
         made = told(second.result(10))
     assert tokens(running, "upstream") == made
     assert tokens(running, "cache") == made
-    assert running.metric("embgw_chat_answers_total", result="in-flight") == 1
-    assert running.metric("embgw_new_fingerprints_total") == 1
+    assert running.metric("gateway_chat_answers_total", result="in-flight") == 1
+    assert running.metric("gateway_new_fingerprints_total") == 1
 
 
 def test_a_model_without_a_price_costs_nothing(gateway, fake_openai):
@@ -84,7 +86,7 @@ def test_a_model_without_a_price_costs_nothing(gateway, fake_openai):
     chat(running)
     chat(running, stream=True)
     assert min(tokens(running, "upstream")) > 0
-    assert running.metric("embgw_cost_usd_total") == 0
+    assert running.metric("gateway_cost_usd_total") == 0
 
 
 def test_a_new_fingerprint_is_told_once(gateway, fake_openai, tmp_path):
@@ -93,12 +95,12 @@ def test_a_new_fingerprint_is_told_once(gateway, fake_openai, tmp_path):
     running = gateway(chat_model(fake_openai.base_url, rest=rest))
     for fields in ({}, {"stream": True}, {"seed": 1}, {"seed": 1}, {"stream": True, "seed": 2}):
         chat(running, **fields)
-    assert running.metric("embgw_new_fingerprints_total", model="m") == 1
+    assert running.metric("gateway_new_fingerprints_total", model="m") == 1
     fake_openai.chat.fingerprint = "fp_other"
     chat(running, seed=1)
-    assert running.metric("embgw_new_fingerprints_total") == 1
+    assert running.metric("gateway_new_fingerprints_total") == 1
     chat(running, stream=True)
-    assert running.metric("embgw_new_fingerprints_total") == 2
+    assert running.metric("gateway_new_fingerprints_total") == 2
     lines = [line for line in running.log.splitlines() if "new fingerprint" in line]
     assert len(lines) == 2
     assert '"fp_other"' in lines[1]
@@ -109,7 +111,7 @@ def test_a_new_fingerprint_is_told_once(gateway, fake_openai, tmp_path):
     running.join()
     later = gateway(chat_model(fake_openai.base_url, rest=rest))
     chat(later)
-    assert later.metric("embgw_new_fingerprints_total") == 0
+    assert later.metric("gateway_new_fingerprints_total") == 0
 
 
 def test_an_upstream_without_fingerprints_has_no_new_one(running, fake_openai):
@@ -117,7 +119,7 @@ def test_an_upstream_without_fingerprints_has_no_new_one(running, fake_openai):
     fake_openai.chat.fingerprint = None
     chat(running)
     chat(running, stream=True)
-    assert running.metric("embgw_new_fingerprints_total") == 0
+    assert running.metric("gateway_new_fingerprints_total") == 0
     assert running.log == ""
 
 
@@ -129,23 +131,25 @@ def test_calls_are_counted_by_their_end(running, fake_openai, fields):
         chat(running, stream=True, **fields)
     chat(running, **fields)
     counted = {
-        outcome: running.metric("embgw_upstream_requests_total", outcome=outcome)
+        outcome: running.metric("gateway_upstream_requests_total", outcome=outcome)
         for outcome in ("ok", "connect", "4xx", "5xx")
     }
     assert counted == {"ok": 2, "connect": 1, "4xx": 1, "5xx": 1}
-    assert running.metric("embgw_requests_total", operation="chat", code="200") == 2
-    assert running.metric("embgw_requests_total", operation="chat", code="400") == 1
-    assert running.metric("embgw_requests_total", operation="chat", code="502") == 1
+    assert running.metric("gateway_requests_total", operation="chat", code="200") == 2
+    assert running.metric("gateway_requests_total", operation="chat", code="400") == 1
+    assert running.metric("gateway_requests_total", operation="chat", code="502") == 1
 
 
 def test_names_that_no_route_knows_are_other(running):
     """Labels come from the config alone."""
     chat(running, model="nope")
-    assert running.metric("embgw_requests_total", operation="chat", model="other", code="404") == 1
+    assert (
+        running.metric("gateway_requests_total", operation="chat", model="other", code="404") == 1
+    )
 
 
 def test_the_path_without_v1_is_a_chat_too(running):
     """For the metrics as for the client."""
     answer = running.http.post("/chat/completions", json={"model": "m", "messages": HELLO})
     assert said(answer)
-    assert running.metric("embgw_requests_total", operation="chat", model="m", code="200") == 1
+    assert running.metric("gateway_requests_total", operation="chat", model="m", code="200") == 1

@@ -165,7 +165,7 @@ def test_tokens_are_asked_for_where_they_have_a_price(priced, running, fake_open
     }  # fmt: skip
     assert b'"x":1.0' in call.request.raw
     assert answer.content == b"".join(event for event in call.sent if b'"choices": []' not in event)
-    assert priced.metric("embgw_cost_usd_total", kind="spent") > 0
+    assert priced.metric("gateway_cost_usd_total", kind="spent") > 0
     chat(priced, stream=True, stream_options=None)
     assert fake_openai.chat.calls[-1].request.body["stream_options"] == {"include_usage": True}
     for fields in ({}, {"stream_options": {"include_usage": False}}):

@@ -61,7 +61,7 @@ def test_new_work_is_taken_while_it_says_that_it_leaves(upstream: FakeOpenAI):
             answer = embed(client, f"new {number}")
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         page = httpx2.get(f"{served.address}/metrics", trust_env=False).text
-        assert "embgw_draining 1.0" in page
+        assert "gateway_draining 1.0" in page
         served.ends_well()
 
 

@@ -270,4 +270,4 @@ def test_an_error_nobody_foresaw_is_a_500_in_openais_form(gateway, fake_openai):
     )
     assert "test_edge.py" in line["at"][-1]
     assert "canary" not in running.log + answer.text
-    assert running.metric("embgw_requests_total", code="500", operation="embeddings") == 1
+    assert running.metric("gateway_requests_total", code="500", operation="embeddings") == 1

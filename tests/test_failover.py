@@ -91,7 +91,7 @@ def test_what_the_first_upstream_fails_at_the_second_does(running, pair, behavio
     a.script(behaviour)
     assert running.vectors(["x", "y"]) == right(b, "x", "y")
     assert (asked(a), asked(b)) == (["x", "y"], ["x", "y"])
-    assert running.metric("embgw_upstream_failovers_total", model="m", to="b") == 1
+    assert running.metric("gateway_upstream_failovers_total", model="m", to="b") == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
@@ -144,7 +144,7 @@ def test_an_upstream_of_another_space_is_never_used(gateway, pair):
             assert running.embed(text).status_code in (502, 503)
         assert (asked(wrong), probes(wrong)) == ([], 1)
         labels = {"space": "s", "upstream": "b", "model": "m"}
-        assert running.metric("embgw_space_similarity", **labels) == told["similarity"]
+        assert running.metric("gateway_space_similarity", **labels) == told["similarity"]
         told_once = log_lines(running, "upstream is left out of its space")
         assert sum('"upstream": "b"' in line for line in told_once) == 1
 
@@ -166,7 +166,7 @@ def test_another_width_is_another_space(gateway, pair):
     until(running, a="ready", b="out")
     told = told_of(running)["b"]
     assert told["reason"] == "its vectors have 16 components, and those of the space 32"
-    assert running.metric("embgw_space_similarity", upstream="b") == 0
+    assert running.metric("gateway_space_similarity", upstream="b") == 0
 
 
 def test_vectors_that_differ_a_little_are_of_one_space(gateway, pair):
@@ -215,14 +215,14 @@ def test_an_upstream_that_comes_back_is_compared_before_it_is_asked_again(gatewa
     for number in range(6):
         assert running.vectors(f"x{number}") == right(b, f"x{number}")
     assert states(running)["a"] == "open"
-    assert running.metric("embgw_circuit_state", upstream="a") == 2
+    assert running.metric("gateway_circuit_state", upstream="a") == 2
     with serve(kind(width=32), port=port) as served:
         until(running, a="out" if kind is Another else "ready")
         assert asked(served.app) == []
         assert running.vectors("y") == right(b, "y")
         assert asked(served.app) == ([] if kind is Another else ["y"])
         running.wait_until(lambda: log_lines(running, "upstream is back"))
-        assert running.metric("embgw_circuit_state", upstream="a") == 0
+        assert running.metric("gateway_circuit_state", upstream="a") == 0
     assert len(log_lines(running, "upstream fails")) == 1
 
 

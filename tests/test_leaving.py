@@ -52,8 +52,8 @@ def test_a_client_that_leaves_ends_its_upstream_call(running, fake_openai, reset
     hang.abandoned.result(10)
     running.wait_until(lambda: running.requests_running == 0)
     assert running.vectors("x") == [right(fake_openai, "x")]
-    assert running.metric("embgw_requests_total", code="499") == 1
-    assert running.metric("embgw_upstream_requests_total", outcome="cancelled") == 1
+    assert running.metric("gateway_requests_total", code="499") == 1
+    assert running.metric("gateway_upstream_requests_total", outcome="cancelled") == 1
 
 
 def test_an_sdk_that_gives_up_ends_its_upstream_call(running, fake_openai):
@@ -92,7 +92,7 @@ def test_a_client_that_leaves_while_it_sends_is_forgotten(running):
     connection.close()
     running.wait_until(lambda: running.requests_running == 0)
     assert running.embed("x").status_code == 200
-    assert running.metric("embgw_requests_total", code="499") == 1
+    assert running.metric("gateway_requests_total", code="499") == 1
     assert running.log == ""
 
 
@@ -173,7 +173,7 @@ def test_an_attempt_has_the_upstreams_time_and_is_not_tried_again(gateway, fake_
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (504, "upstream_timeout")
     assert fake_openai.calls == 1
-    assert running.metric("embgw_upstream_requests_total", outcome="timeout") == 1
+    assert running.metric("gateway_upstream_requests_total", outcome="timeout") == 1
 
 
 def test_a_bad_text_of_one_client_does_not_fail_another(running, fake_openai, pool):

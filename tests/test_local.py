@@ -210,10 +210,10 @@ def test_metrics_tell_of_the_engine(local: GatewayProcess):
     """Queue, contexts, memory and texts of the engine are on /metrics."""
     client(local).embeddings.create(model="minilm", input="something to count")
     lines = httpx2.get(f"{local.address}/metrics").text.splitlines()
-    figures = dict(line.rsplit(" ", 1) for line in lines if line.startswith("embgw_engine"))
-    assert float(figures['embgw_engine_decoded_texts{engine="minilm"}']) > 0
-    assert float(figures['embgw_engine_resident_bytes{engine="minilm"}']) > 20e6
-    assert float(figures['embgw_engine_queue_depth{engine="minilm"}']) == 0
+    figures = dict(line.rsplit(" ", 1) for line in lines if line.startswith("gateway_engine"))
+    assert float(figures['gateway_engine_decoded_texts{engine="minilm"}']) > 0
+    assert float(figures['gateway_engine_resident_bytes{engine="minilm"}']) > 20e6
+    assert float(figures['gateway_engine_queue_depth{engine="minilm"}']) == 0
 
 
 def test_a_long_batch_does_not_hold_up_a_short_text(uncached: GatewayProcess):
@@ -226,7 +226,7 @@ def test_a_long_batch_does_not_hold_up_a_short_text(uncached: GatewayProcess):
 
     long = threading.Thread(target=embed, args=("long", [f"number {i} " * 30 for i in range(200)]))
     long.start()
-    while "embgw_engine_queue_depth" not in (page := metrics(uncached)) or not queued(page):
+    while "gateway_engine_queue_depth" not in (page := metrics(uncached)) or not queued(page):
         assert long.is_alive()
     embed("short", ["a short text"])
     long.join()
@@ -239,7 +239,7 @@ def metrics(served: GatewayProcess) -> str:
 
 def queued(page: str) -> bool:
     return any(
-        line.startswith("embgw_engine_queue_depth{") and float(line.rsplit(" ", 1)[1]) > 0
+        line.startswith("gateway_engine_queue_depth{") and float(line.rsplit(" ", 1)[1]) > 0
         for line in page.splitlines()
     )
 
@@ -252,7 +252,7 @@ def test_a_text_that_kills_the_engine_is_refused(uncached: GatewayProcess):
     def kill_while_decoding() -> None:
         while not stop.is_set():
             page = metrics(uncached)
-            if 'embgw_engine_contexts_busy{engine="minilm"} 1.0' in page:
+            if 'gateway_engine_contexts_busy{engine="minilm"} 1.0' in page:
                 kills.kill_engines(uncached.pid)
 
     killer = threading.Thread(target=kill_while_decoding)
@@ -403,7 +403,7 @@ def test_workers_share_one_engine_and_one_metrics_page():
 
 def wait_for_inputs(served: GatewayProcess, count: int) -> None:
     """Return when several scrapes in a row count so many texts; each may lag by a second."""
-    wanted = f'embgw_inputs_total{{model="{bits.MODEL}",result="upstream"}} {float(count)}'
+    wanted = f'gateway_inputs_total{{model="{bits.MODEL}",result="upstream"}} {float(count)}'
     end = time.monotonic() + 20
     seen = 0
     while seen < 4:

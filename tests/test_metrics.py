@@ -21,22 +21,22 @@ from tests import upstream_behaviours as behave
 from tests.running import one_model
 
 FAMILIES = {
-    ("embgw_requests", "counter", ("code", "model", "operation")),
-    ("embgw_request_duration_seconds", "histogram", ("model", "operation")),
-    ("embgw_inputs", "counter", ("model", "result")),
-    ("embgw_input_tokens", "counter", ("model", "source")),
-    ("embgw_upstream_requests", "counter", ("outcome", "upstream")),
-    ("embgw_upstream_duration_seconds", "histogram", ("upstream",)),
-    ("embgw_cost_usd", "counter", ("kind", "model")),
-    ("embgw_cache_operations", "counter", ("operation", "result", "tier")),
-    ("embgw_cache_operation_duration_seconds", "histogram", ("operation", "tier")),
-    ("embgw_cache_evictions", "counter", ("tier",)),
-    ("embgw_store_bytes", "gauge", ("tier",)),
-    ("embgw_store_entries", "gauge", ("tier",)),
-    ("embgw_store_up", "gauge", ("tier",)),
-    ("embgw_cache_bytes", "gauge", ("tier",)),
-    ("embgw_cache_entries", "gauge", ("tier",)),
-    ("embgw_build_info", "gauge", ("version",)),
+    ("gateway_requests", "counter", ("code", "model", "operation")),
+    ("gateway_request_duration_seconds", "histogram", ("model", "operation")),
+    ("gateway_inputs", "counter", ("model", "result")),
+    ("gateway_input_tokens", "counter", ("model", "source")),
+    ("gateway_upstream_requests", "counter", ("outcome", "upstream")),
+    ("gateway_upstream_duration_seconds", "histogram", ("upstream",)),
+    ("gateway_cost_usd", "counter", ("kind", "model")),
+    ("gateway_cache_operations", "counter", ("operation", "result", "tier")),
+    ("gateway_cache_operation_duration_seconds", "histogram", ("operation", "tier")),
+    ("gateway_cache_evictions", "counter", ("tier",)),
+    ("gateway_store_bytes", "gauge", ("tier",)),
+    ("gateway_store_entries", "gauge", ("tier",)),
+    ("gateway_store_up", "gauge", ("tier",)),
+    ("gateway_cache_bytes", "gauge", ("tier",)),
+    ("gateway_cache_entries", "gauge", ("tier",)),
+    ("gateway_build_info", "gauge", ("version",)),
 }
 
 
@@ -66,7 +66,7 @@ def test_names_types_and_labels_are_what_dashboards_know(lasting):
     }
     assert FAMILIES <= seen
     assert all(family.documentation for family in families.values())
-    assert ("embgw_cache_corrupt_entries", "counter") in {
+    assert ("gateway_cache_corrupt_entries", "counter") in {
         (f.name, f.type) for f in families.values()
     }
 
@@ -78,20 +78,20 @@ def test_requests_texts_and_tokens_are_counted(running, fake_openai):
     running.embed("x", "nope")
     running.http.get("/v1/models")
     assert (
-        running.metric("embgw_requests_total", operation="embeddings", model="m", code="200") == 2
+        running.metric("gateway_requests_total", operation="embeddings", model="m", code="200") == 2
     )
-    assert running.metric("embgw_requests_total", model="other", code="404") == 1
-    assert running.metric("embgw_requests_total", operation="models", code="200") == 1
+    assert running.metric("gateway_requests_total", model="other", code="404") == 1
+    assert running.metric("gateway_requests_total", operation="models", code="200") == 1
     texts = {
-        result: running.metric("embgw_inputs_total", model="m", result=result)
+        result: running.metric("gateway_inputs_total", model="m", result=result)
         for result in ("upstream", "duplicate", "memory", "store", "in-flight")
     }
     assert texts == {"upstream": 2, "duplicate": 1, "memory": 1, "store": 0, "in-flight": 0}
-    assert running.metric("embgw_input_tokens_total", source="upstream") == 3
-    assert running.metric("embgw_input_tokens_total", source="cache") == 1 + 2
-    assert running.metric("embgw_request_duration_seconds_count", operation="embeddings") == 3
-    assert running.metric("embgw_cache_entries", tier="memory") == 2
-    assert running.metric("embgw_cache_bytes", tier="memory") > 2 * 32 * 4
+    assert running.metric("gateway_input_tokens_total", source="upstream") == 3
+    assert running.metric("gateway_input_tokens_total", source="cache") == 1 + 2
+    assert running.metric("gateway_request_duration_seconds_count", operation="embeddings") == 3
+    assert running.metric("gateway_cache_entries", tier="memory") == 2
+    assert running.metric("gateway_cache_bytes", tier="memory") > 2 * 32 * 4
 
 
 def test_money_is_counted_where_a_price_is_known(lasting):
@@ -99,7 +99,7 @@ def test_money_is_counted_where_a_price_is_known(lasting):
     lasting.embed(["12345678", "1234"])
     lasting.embed(["12345678", "12345678"])
     dollars = {
-        kind: lasting.metric("embgw_cost_usd_total", model="m", kind=kind)
+        kind: lasting.metric("gateway_cost_usd_total", model="m", kind=kind)
         for kind in ("spent", "saved")
     }
     assert dollars == {"spent": pytest.approx(3e-5), "saved": pytest.approx(4e-5)}
@@ -112,11 +112,11 @@ def test_what_was_paid_is_counted_whoever_gets_it(gateway, fake_openai):
     fake_openai.script(behave.well, behave.status(400))
     texts = ["1234", "5678", "abcd", "efgh"]
     assert running.embed(texts).status_code == 400
-    assert running.metric("embgw_input_tokens_total", source="upstream") == 2
+    assert running.metric("gateway_input_tokens_total", source="upstream") == 2
     assert running.embed(texts).status_code == 200
-    assert running.metric("embgw_input_tokens_total", source="upstream") == 4
-    assert running.metric("embgw_cost_usd_total", kind="spent") == pytest.approx(4e-5)
-    assert running.metric("embgw_cost_usd_total", kind="saved") == pytest.approx(2e-5)
+    assert running.metric("gateway_input_tokens_total", source="upstream") == 4
+    assert running.metric("gateway_cost_usd_total", kind="spent") == pytest.approx(4e-5)
+    assert running.metric("gateway_cost_usd_total", kind="saved") == pytest.approx(2e-5)
 
 
 def test_a_store_is_counted_by_what_it_does_and_holds(lasting):
@@ -125,21 +125,21 @@ def test_a_store_is_counted_by_what_it_does_and_holds(lasting):
     lasting.embed("a")
     for operation, times in (("get", 1), ("add", 1)):
         labels = {"tier": "sqlite", "operation": operation}
-        assert lasting.metric("embgw_cache_operations_total", result="ok", **labels) == times
-        assert lasting.metric("embgw_cache_operation_duration_seconds_count", **labels) == times
-    assert lasting.metric("embgw_store_up", tier="sqlite") == 1
-    assert lasting.metric("embgw_store_entries", tier="sqlite") == 2
-    assert lasting.metric("embgw_store_bytes", tier="sqlite") > 2 * 32 * 4
+        assert lasting.metric("gateway_cache_operations_total", result="ok", **labels) == times
+        assert lasting.metric("gateway_cache_operation_duration_seconds_count", **labels) == times
+    assert lasting.metric("gateway_store_up", tier="sqlite") == 1
+    assert lasting.metric("gateway_store_entries", tier="sqlite") == 2
+    assert lasting.metric("gateway_store_bytes", tier="sqlite") > 2 * 32 * 4
 
 
 def test_a_form_made_later_is_counted(running):
     """The memory that an entry takes grows with the forms it is asked for in."""
     running.embed("x", encoding_format="base64")
-    first = running.metric("embgw_cache_bytes")
+    first = running.metric("gateway_cache_bytes")
     running.embed("x", encoding_format="float")
-    grown = running.metric("embgw_cache_bytes")
+    grown = running.metric("gateway_cache_bytes")
     running.embed("x", encoding_format="float")
-    assert first + 32 * 5 < grown == running.metric("embgw_cache_bytes")
+    assert first + 32 * 5 < grown == running.metric("gateway_cache_bytes")
 
 
 @pytest.mark.parametrize(
@@ -158,11 +158,11 @@ def test_every_call_to_an_upstream_has_an_outcome(running, fake_openai, behaviou
     """Each retry is a call of its own, with a duration."""
     fake_openai.always(behaviour)
     running.embed("x")
-    assert running.metric("embgw_upstream_requests_total") == calls
+    assert running.metric("gateway_upstream_requests_total") == calls
     assert (
-        running.metric("embgw_upstream_requests_total", upstream="fake", outcome=outcome) == calls
+        running.metric("gateway_upstream_requests_total", upstream="fake", outcome=outcome) == calls
     )
-    assert running.metric("embgw_upstream_duration_seconds_count", upstream="fake") == calls
+    assert running.metric("gateway_upstream_duration_seconds_count", upstream="fake") == calls
 
 
 def test_names_of_clients_choosing_add_no_series(running):
@@ -219,8 +219,8 @@ def test_failures_of_a_transport_are_outcomes_and_go_on(error, outcome):
         return metrics.page(None).decode()
 
     page = asyncio.run(scene())
-    assert f'embgw_upstream_requests_total{{outcome="{outcome}",upstream="up"}} 1.0' in page
-    assert 'embgw_upstream_duration_seconds_sum{upstream="up"} 2.5' in page
+    assert f'gateway_upstream_requests_total{{outcome="{outcome}",upstream="up"}} 1.0' in page
+    assert 'gateway_upstream_duration_seconds_sum{upstream="up"} 2.5' in page
 
 
 @pytest.mark.parametrize(
@@ -258,11 +258,11 @@ def test_engines_tell_their_figures_and_a_stopped_one_is_zero():
         ("queue_depth", 3), ("contexts_busy", 2), ("resident_bytes", 4096),
         ("restarts", 1), ("decoded_texts", 9),
     ):  # fmt: skip
-        assert f'embgw_engine_{name}{{engine="minilm"}} {float(value)!r}' in page
+        assert f'gateway_engine_{name}{{engine="minilm"}} {float(value)!r}' in page
     metrics.engines({"minilm": None}, {"minilm": 2})
     page = metrics.page(None).decode()
-    assert 'embgw_engine_queue_depth{engine="minilm"} 0.0' in page
-    assert 'embgw_engine_restarts{engine="minilm"} 2.0' in page
+    assert 'gateway_engine_queue_depth{engine="minilm"} 0.0' in page
+    assert 'gateway_engine_restarts{engine="minilm"} 2.0' in page
 
 
 def test_workers_are_added_up(tmp_path):
@@ -284,4 +284,4 @@ sys.stdout.buffer.write(metrics.page(sys.argv[2]))
             [sys.executable, "-c", program, worker, str(tmp_path)],
             env=environ, capture_output=True, check=True, text=True,
         ).stdout  # fmt: skip
-    assert 'embgw_requests_total{code="200",model="m",operation="embeddings"} 2.0' in page
+    assert 'gateway_requests_total{code="200",model="m",operation="embeddings"} 2.0' in page

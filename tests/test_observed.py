@@ -26,7 +26,7 @@ def watched(clock=None):
     store = ObservedStore(shelf, metrics, clock or ticking())
 
     def value(name, **labels):
-        return registry.get_sample_value(f"embgw_{name}", {"tier": "shelf", **labels})
+        return registry.get_sample_value(f"gateway_{name}", {"tier": "shelf", **labels})
 
     return shelf, store, metrics, value
 
@@ -167,9 +167,9 @@ def test_what_was_tallied_is_in_the_next_reading_whoever_reads():
         worker = await Worker(store).met()
         metrics.request("embeddings", "m", 200, 0.01)
         labels = 'code="200",model="m",operation="embeddings"'
-        assert f"embgw_requests_total{{{labels}}} 1.0" in metrics.page(None).decode()
+        assert f"gateway_requests_total{{{labels}}} 1.0" in metrics.page(None).decode()
         for _ in range(2):
-            assert f"embgw_requests_total{{{labels}}} 1.0" in metrics.page(None).decode()
+            assert f"gateway_requests_total{{{labels}}} 1.0" in metrics.page(None).decode()
         keeping_up = asyncio.create_task(metrics.keep_up(worker.cache))
         await worker.keep("x")
         async with asyncio.timeout(20):

@@ -30,9 +30,11 @@ def outcomes(answer, scene, **settings):
             sample.labels["outcome"]: sample.value
             for family in registry.collect()
             for sample in family.samples
-            if sample.name == "embgw_upstream_requests_total" and sample.value
+            if sample.name == "gateway_upstream_requests_total" and sample.value
         }
-        times = registry.get_sample_value("embgw_upstream_duration_seconds_sum", {"upstream": "up"})
+        times = registry.get_sample_value(
+            "gateway_upstream_duration_seconds_sum", {"upstream": "up"}
+        )
         return counted, times
 
     return asyncio.run(main())

@@ -94,7 +94,7 @@ def test_a_page_of_another_origin_costs_nothing_where_no_key_is_asked_for(gatewa
     assert fake_openai.calls == 0
     assert post(running, GOOD, origin=running.address).status_code == 200
     assert post(running, GOOD).status_code == 200
-    assert running.metric("embgw_rejected_total", reason="origin") == 2
+    assert running.metric("gateway_rejected_total", reason="origin") == 2
 
 
 def test_a_page_with_a_key_is_served_and_may_not_read(gateway, fake_openai):

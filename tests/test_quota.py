@@ -40,7 +40,7 @@ def test_requests_of_a_minute_are_counted_and_told(gateway, fake_openai):
     assert 0 < int(refused.headers["retry-after-ms"]) <= 12_000
     assert embed(running, "a", "bob").status_code == 200
     assert "x-ratelimit-limit-requests" not in embed(running, "a", "bob").headers
-    assert metric(running, "embgw_rejected_total", reason="rate") == 1
+    assert metric(running, "gateway_rejected_total", reason="rate") == 1
 
 
 def test_refused_requests_do_not_count(gateway, fake_openai):
@@ -82,9 +82,9 @@ def test_tokens_are_only_those_that_upstreams_are_asked_for(gateway, fake_openai
     assert embed(running, EIGHT + "c", "bob").status_code == 200
     assert embed(running, EIGHT + "c").status_code == 200, "it is cached now"
     assert fake_openai.calls == 3
-    assert metric(running, "embgw_rejected_total", reason="tokens") == 2
-    assert metric(running, "embgw_key_tokens_total", key="alice") == 16
-    assert metric(running, "embgw_key_tokens_total", key="bob") == 8
+    assert metric(running, "gateway_rejected_total", reason="tokens") == 2
+    assert metric(running, "gateway_key_tokens_total", key="alice") == 16
+    assert metric(running, "gateway_key_tokens_total", key="bob") == 8
 
 
 def test_a_request_of_more_tokens_than_a_minute_has_is_too_large(gateway, fake_openai):
@@ -131,7 +131,7 @@ def test_places_are_held_while_requests_run(gateway, fake_openai):
         assert [one.result().status_code for one in waiting] == [200, 200]
     for _ in range(10):
         assert embed(running, "kept").status_code == 200
-    assert metric(running, "embgw_rejected_total", reason="concurrency") == 1
+    assert metric(running, "gateway_rejected_total", reason="concurrency") == 1
 
 
 def test_one_after_the_other_is_never_too_many(gateway, fake_openai):
@@ -155,8 +155,8 @@ def test_dollars_end_with_the_budget_and_what_is_cached_does_not(gateway, fake_o
     assert int(refused.headers["retry-after"]) >= 1
     assert embed(running, EIGHT + "a").status_code == 200
     assert embed(running, EIGHT + "c", "bob").status_code == 200
-    assert metric(running, "embgw_key_cost_usd_total", key="alice") == pytest.approx(0.016)
-    assert metric(running, "embgw_rejected_total", reason="budget") == 1
+    assert metric(running, "gateway_key_cost_usd_total", key="alice") == pytest.approx(0.016)
+    assert metric(running, "gateway_rejected_total", reason="budget") == 1
 
 
 def test_the_upstreams_limits_are_told_to_a_key_without_such(gateway, fake_openai):
@@ -184,7 +184,7 @@ def test_who_begins_a_call_pays_and_others_are_not_failed_for_it(gateway, fake_o
             ]
             assert asked[1].result().status_code == 200
             assert asked[0].result().status_code in {200, 429}
-    assert metric(running, "embgw_key_tokens_total", key="alice") == 8
+    assert metric(running, "gateway_key_tokens_total", key="alice") == 8
 
 
 def test_a_model_of_unknown_price_is_refused_to_a_budget(gateway, fake_openai):

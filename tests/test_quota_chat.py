@@ -59,7 +59,7 @@ def test_chats_are_paid_by_what_they_say_of_their_tokens(stream, seed, gateway, 
     made = chat(running, "hello there", **fields)
     assert made.status_code == 200
     call = fake_openai.chat.calls[0]
-    tokens = metric(running, "embgw_key_tokens_total", key="alice")
+    tokens = metric(running, "gateway_key_tokens_total", key="alice")
     assert tokens > 0
     if stream:
         assert json.loads(call.request.raw)["stream_options"]["include_usage"] is True
@@ -70,8 +70,8 @@ def test_chats_are_paid_by_what_they_say_of_their_tokens(stream, seed, gateway, 
     told = 100_000 - left(again, "tokens")
     paid = tokens * (1 if seed else 2)
     drained = 100_000 / 60 * 5
-    assert metric(running, "embgw_key_tokens_total", key="alice") >= paid - 1
-    assert told <= metric(running, "embgw_key_tokens_total", key="alice") + 600
+    assert metric(running, "gateway_key_tokens_total", key="alice") >= paid - 1
+    assert told <= metric(running, "gateway_key_tokens_total", key="alice") + 600
     assert told >= tokens - drained
 
 
@@ -93,12 +93,12 @@ def test_dollars_of_chats_end_with_the_budget(gateway, fake_openai):
     """By both prices; what is kept is told all the same."""
     running = gateway(keyed(fake_openai.base_url, "usd_per_day = 1.5", model=PRICED))
     assert chat(running, "hello", seed=1).status_code == 200
-    spent = metric(running, "embgw_key_cost_usd_total", key="alice")
+    spent = metric(running, "gateway_key_cost_usd_total", key="alice")
     assert 0 < spent < 0.5
     refused = chat(running, "hello", max_tokens=750)
     assert (refused.status_code, error(refused)["code"]) == (429, "insufficient_quota")
     assert chat(running, "hello", seed=1).status_code == 200
-    assert metric(running, "embgw_key_cost_usd_total", key="alice") == spent
+    assert metric(running, "gateway_key_cost_usd_total", key="alice") == spent
 
 
 def test_a_chat_that_was_refused_upstream_costs_nothing(gateway, fake_openai):

@@ -118,7 +118,7 @@ def test_with_redis_away_each_enforces_its_part_and_says_so(trouble: str, tmp_pa
 
         def shared(served: GatewayProcess) -> bool:
             page = httpx2.get(f"{served.address}/metrics", headers=auth("bob"), trust_env=False)
-            return "embgw_limits_shared 1.0" in page.text
+            return "gateway_limits_shared 1.0" in page.text
 
         for _ in range(2):  # so that each has heard of the other
             assert [told(served) for served in gateways] == ["600", "600"]

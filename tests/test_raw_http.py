@@ -59,8 +59,8 @@ def test_nothing_malformed_breaks_or_deceives_the_gateway(gateway, fake_openai):
     assert not wrong, "\n".join(wrong)
     running.wait_until(lambda: running.connections == 0)
     # Whatever reached the application was answered as itself, or called off.
-    seen = running.metric("embgw_requests_total")
-    off = running.metric("embgw_requests_total", code="499")
+    seen = running.metric("gateway_requests_total")
+    off = running.metric("gateway_requests_total", code="499")
     answered = sum(outcome.raw.count(b"\r\nx-request-id: ") for outcome in outcomes)
     assert seen - off == answered
     assert "unforeseen" not in running.log

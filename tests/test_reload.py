@@ -57,8 +57,8 @@ def test_models_come_and_go(gateway, fake_openai):
     assert running.embed("x").status_code == 404
     assert running.embed("x", model="n").status_code == 200
     assert [model["id"] for model in running.http.get("/v1/models").json()["data"]] == ["n"]
-    assert running.metric("embgw_requests_total", model="m", code="200") == 1
-    assert running.metric("embgw_requests_total", model="n", code="200") == 1
+    assert running.metric("gateway_requests_total", model="m", code="200") == 1
+    assert running.metric("gateway_requests_total", model="n", code="200") == 1
 
 
 def test_what_is_in_memory_stays(gateway, fake_openai):
@@ -141,7 +141,7 @@ def test_a_removed_engine_shows_no_figures(gateway, fake_openai):
     running = gateway(one_model(fake_openai.base_url))
     running.reload(parse(one_model(fake_openai.base_url).replace("fake", "new")))
     assert running.embed("x").status_code == 200
-    assert running.metric("embgw_upstream_requests_total", upstream="new") == 1
+    assert running.metric("gateway_upstream_requests_total", upstream="new") == 1
 
 
 # One door, any order

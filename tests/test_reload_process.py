@@ -55,7 +55,7 @@ def metrics(served: GatewayProcess) -> dict[str, float]:
     """Return its figures about configs, each with its labels' values."""
     page = httpx2.get(f"{served.address}/metrics", trust_env=False).text
     return {
-        " ".join([sample.name.removeprefix("embgw_"), *sample.labels.values()]): sample.value
+        " ".join([sample.name.removeprefix("gateway_"), *sample.labels.values()]): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
         if "config" in sample.name or "draining" in sample.name

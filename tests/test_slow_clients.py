@@ -154,7 +154,9 @@ def test_a_slow_head_behind_a_slow_answer_ends_the_connection_after_the_answer(
     with connect(running) as connection:
         connection.sendall(HEAD + LENGTH % len(GOOD) + GOOD + b"GET /he")
         hang.reached.result(10)
-        running.wait_until(lambda: running.metric("embgw_rejected_total", reason="slow_client") > 0)
+        running.wait_until(
+            lambda: running.metric("gateway_rejected_total", reason="slow_client") > 0
+        )
         hang.release()
         received = rest_of(connection)
     assert received.startswith(b"HTTP/1.1 200 ")
@@ -212,7 +214,7 @@ def test_each_is_counted_by_its_reason(gateway, fake_openai):
     running.http.get("/nothing")
 
     def count(reason: str) -> float:
-        return running.metric("embgw_rejected_total", reason=reason)
+        return running.metric("gateway_rejected_total", reason=reason)
 
     assert count("slow_client") == 3
     assert (count("header_size"), count("host"), count("http")) == (1, 1, 1)

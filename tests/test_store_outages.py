@@ -148,9 +148,10 @@ def test_a_store_that_turns_out_to_be_of_another_secret_is_not_used(server, nois
     server.start()
     held = server.admin.dbsize()
     late.wait_until(lambda: ("error", "cache is not used") in events(late), PATIENCE)
-    asked = late.metric("embgw_cache_operations_total", operation="facts")
+    asked = late.metric("gateway_cache_operations_total", operation="facts")
     late.wait_until(
-        lambda: late.metric("embgw_cache_operations_total", operation="facts") > asked + 3, PATIENCE
+        lambda: late.metric("gateway_cache_operations_total", operation="facts") > asked + 3,
+        PATIENCE,
     )
     assert "unshared" in ask(late)[1]
     assert ask(late)[0] == ask(late)[0]

@@ -21,7 +21,7 @@ KEYS = """
     admin = true
 """
 NARROW = "concurrency = 1\nmax_queue = 4\nmax_queue_per_key = 2"
-WAITING = "embgw_upstream_queue_depth"
+WAITING = "gateway_upstream_queue_depth"
 
 
 class Asked:
@@ -57,7 +57,7 @@ class Asked:
 def waiting(running, **auth):
     """Return how many calls wait, and how many are on their way."""
     samples = {sample.name: sample.value for sample in running.samples(**auth)}
-    return samples[WAITING], samples["embgw_upstream_in_flight"]
+    return samples[WAITING], samples["gateway_upstream_in_flight"]
 
 
 def fill(running, fake, count, **auth):
@@ -83,7 +83,7 @@ def test_what_is_too_much_is_refused_at_once(gateway, fake_openai):
     assert (refused.status_code, error["code"]) == (503, "overloaded")
     assert {"retry-after", "retry-after-ms"} <= refused.headers.keys()
     assert "x-should-retry" not in refused.headers
-    assert running.metric("embgw_rejected_total", reason="overload") == 1
+    assert running.metric("gateway_rejected_total", reason="overload") == 1
     assert running.vectors("known") == known
     assert running.http.get("/health/ready").status_code == 200
     hang.release()
@@ -108,7 +108,7 @@ def test_one_key_leaves_room_for_others_and_its_turn(gateway, fake_openai):
     answers = asked.all()
     assert [answer.status_code for answer in answers.values()] == [200] * 4
     assert fake_openai.texts == ["on its way", "waiting 0", "of ben", "waiting 1"]
-    rejected = [s for s in running.samples(**auth) if s.name == "embgw_rejected_total"]
+    rejected = [s for s in running.samples(**auth) if s.name == "gateway_rejected_total"]
     assert [(s.labels["reason"], s.value) for s in rejected] == [("concurrency", 1)]
 
 
@@ -146,7 +146,7 @@ def test_an_upstream_that_is_gone_is_left_alone(gateway, fake_openai):
     assert 4000 < int(refused.headers["retry-after-ms"]) <= 5000
     assert fake_openai.calls == before
     assert running.vectors("known") == known
-    assert running.metric("embgw_upstream_retries_total", upstream="fake", reason="connect") == (
+    assert running.metric("gateway_upstream_retries_total", upstream="fake", reason="connect") == (
         before - 1 - (len(codes) - 1)
     )
 
@@ -167,7 +167,7 @@ def test_an_upstream_that_fails_half_of_its_calls_is_asked_a_tenth_more(gateway,
     failed = [answer for answer in failed if answer.status_code != 200]
     assert calls <= 100 + 5 + 10 + 1
     assert all(answer.headers["x-should-retry"] == "false" for answer in failed)
-    retries = running.metric("embgw_upstream_retries_total", upstream="fake", reason="5xx")
+    retries = running.metric("gateway_upstream_retries_total", upstream="fake", reason="5xx")
     assert retries == calls - 100
 
 
@@ -176,5 +176,5 @@ def test_what_the_upstream_may_still_be_asked_is_a_metric(gateway, fake_openai):
     running = gateway(one_model(fake_openai.base_url))
     running.vectors("a")
     for kind, least in (("requests", 2000), ("tokens", 999000)):
-        said = running.metric("embgw_upstream_ratelimit_remaining", upstream="fake", kind=kind)
+        said = running.metric("gateway_upstream_ratelimit_remaining", upstream="fake", kind=kind)
         assert least <= said <= 999000

@@ -148,7 +148,7 @@ def test_an_upstream_that_is_not_there_is_a_502(gateway, fake_openai):
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (502, "upstream_unreachable")
     assert "127.0.0.1" not in error["message"]
-    assert running.metric("embgw_upstream_requests_total", outcome="connect") == 3
+    assert running.metric("gateway_upstream_requests_total", outcome="connect") == 3
 
 
 def test_what_a_large_request_is_refused_for_is_told(running, fake_openai):

@@ -29,26 +29,26 @@ class ChatMetrics:
         self._cost = cost
         self._add = add
         self.answers = Counter(
-            "embgw_chat_answers",
+            "gateway_chat_answers",
             "Chat answers by where they came from.",
             ["model", "result"],
             registry=registry,
         )
         self.chat_tokens = Counter(
-            "embgw_chat_tokens",
+            "gateway_chat_tokens",
             "Tokens of prompts and completions, as far as they are told, made or had already.",
             ["model", "kind", "source"],
             registry=registry,
         )
         self.first_chunk_seconds = Histogram(
-            "embgw_chat_first_chunk_seconds",
+            "gateway_chat_first_chunk_seconds",
             "From a checked request to the first chunk of its stream.",
             ["model", "result"],
             buckets=BUCKETS,
             registry=registry,
         )
         self.new_fingerprints = Counter(
-            "embgw_new_fingerprints",
+            "gateway_new_fingerprints",
             "Values of system_fingerprint that were never seen before of the model.",
             ["model"],
             registry=registry,

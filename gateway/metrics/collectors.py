@@ -56,51 +56,51 @@ class Metrics:
         self._change = ChangeCollector(change, draining)
         registry.register(self._change)
         self.requests = Counter(
-            "embgw_requests",
+            "gateway_requests",
             "Requests by operation, model and status code.",
             ["operation", "model", "code"],
             registry=registry,
         )
         self.rejected = Counter(
-            "embgw_rejected",
+            "gateway_rejected",
             "Requests that the gateway itself turned away, by reason.",
             ["reason"],
             registry=registry,
         )
         self.seconds = Histogram(
-            "embgw_request_duration_seconds",
+            "gateway_request_duration_seconds",
             "From the request's headers to its last byte.",
             ["operation", "model"],
             buckets=BUCKETS,
             registry=registry,
         )
         self.inputs = Counter(
-            "embgw_inputs",
+            "gateway_inputs",
             "Texts by where their vector came from.",
             ["model", "result"],
             registry=registry,
         )
         self.tokens = Counter(
-            "embgw_input_tokens",
+            "gateway_input_tokens",
             "Tokens of texts, computed upstream or had already.",
             ["model", "source"],
             registry=registry,
         )
         self.calls = Counter(
-            "embgw_upstream_requests",
+            "gateway_upstream_requests",
             "Calls to upstreams by outcome; each retry is one.",
             ["upstream", "outcome"],
             registry=registry,
         )
         self.call_seconds = Histogram(
-            "embgw_upstream_duration_seconds",
+            "gateway_upstream_duration_seconds",
             "One call to an upstream, to its last byte.",
             ["upstream"],
             buckets=BUCKETS,
             registry=registry,
         )
         self.cost = Counter(
-            "embgw_cost_usd",
+            "gateway_cost_usd",
             "US dollars for tokens that were computed upstream, and for those that were not.",
             ["model", "kind"],
             registry=registry,
@@ -110,62 +110,62 @@ class Metrics:
         self.keys = KeyMetrics(registry, self._add)
         self._cache(registry)
         self.engine_queue = self._newest(
-            "embgw_engine_queue_depth", "Texts waiting for a context.", "engine"
+            "gateway_engine_queue_depth", "Texts waiting for a context.", "engine"
         )
         self.engine_busy = self._newest(
-            "embgw_engine_contexts_busy", "Contexts that decode now.", "engine"
+            "gateway_engine_contexts_busy", "Contexts that decode now.", "engine"
         )
         self.engine_memory = self._newest(
-            "embgw_engine_resident_bytes", "Memory of the engine.", "engine"
+            "gateway_engine_resident_bytes", "Memory of the engine.", "engine"
         )
         self.engine_restarts = self._newest(
-            "embgw_engine_restarts",
+            "gateway_engine_restarts",
             "Times the engine was started again since the gateway began.",
             "engine",
         )
         self.engine_texts = self._newest(
-            "embgw_engine_decoded_texts",
+            "gateway_engine_decoded_texts",
             "Texts that this engine process has decoded.",
             "engine",
         )
-        build = self._gauge("embgw_build_info", "Version of the gateway.", ["version"])
+        build = self._gauge("gateway_build_info", "Version of the gateway.", ["version"])
         build.labels(__version__).set(1)
 
     def _cache(self, registry: CollectorRegistry) -> None:
         self.operations = Counter(
-            "embgw_cache_operations",
+            "gateway_cache_operations",
             "Operations of stores by result: ok, or why not.",
             ["tier", "operation", "result"],
             registry=registry,
         )
         self.operation_seconds = Histogram(
-            "embgw_cache_operation_duration_seconds",
+            "gateway_cache_operation_duration_seconds",
             "One operation of a store.",
             ["tier", "operation"],
             buckets=BUCKETS,
             registry=registry,
         )
         self.corrupt_entries = Counter(
-            "embgw_cache_corrupt_entries",
+            "gateway_cache_corrupt_entries",
             "Entries that were damaged, and replaced instead of served.",
             ["tier"],
             registry=registry,
         )
         self.evictions = Counter(
-            "embgw_cache_evictions",
+            "gateway_cache_evictions",
             "Entries that made room for others.",
             ["tier"],
             registry=registry,
         )
         self.cache_bytes = self._gauge(
-            "embgw_cache_bytes", "Bytes of vectors in the workers' memory, by tier.", ["tier"]
+            "gateway_cache_bytes", "Bytes of vectors in the workers' memory, by tier.", ["tier"]
         )
         self.cache_entries = self._gauge(
-            "embgw_cache_entries", "Vectors in the workers' memory, by tier.", ["tier"]
+            "gateway_cache_entries", "Vectors in the workers' memory, by tier.", ["tier"]
         )
-        self.store_bytes = self._newest("embgw_store_bytes", "Bytes in a store.", "tier")
-        self.store_entries = self._newest("embgw_store_entries", "Entries in a store.", "tier")
-        self.store_up = self._newest("embgw_store_up", "Whether a store can be read now.", "tier")
+        self.store_bytes = self._newest("gateway_store_bytes", "Bytes in a store.", "tier")
+        self.store_entries = self._newest("gateway_store_entries", "Entries in a store.", "tier")
+        self.store_up = self._newest("gateway_store_up", "Whether a store can be read now.", "tier")
         self._evicted: dict[str, int] = {}
 
     def request(self, operation: str, model: str | None, status: int, seconds: float) -> None:

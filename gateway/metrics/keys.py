@@ -12,19 +12,19 @@ class KeyMetrics:
     def __init__(self, registry: CollectorRegistry, add: Add) -> None:
         self._add = add
         self.tokens = Counter(
-            "embgw_key_tokens",
+            "gateway_key_tokens",
             "Tokens that upstreams were asked for, by the key that asked first.",
             ["key"],
             registry=registry,
         )
         self.cost = Counter(
-            "embgw_key_cost_usd",
+            "gateway_key_cost_usd",
             "US dollars for them, where a price is known.",
             ["key"],
             registry=registry,
         )
         self.shared = Gauge(
-            "embgw_limits_shared",
+            "gateway_limits_shared",
             "Workers that enforce a part of each limit, as they cannot count together.",
             registry=registry,
             multiprocess_mode="livesum",

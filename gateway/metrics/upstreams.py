@@ -21,48 +21,48 @@ class UpstreamMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         # Workers learn for themselves; the worst of what they know is shown.
         self.circuit = Gauge(
-            "embgw_circuit_state",
+            "gateway_circuit_state",
             "Whether an upstream is asked: 0 as usual, 1 to see whether it is back, 2 not.",
             ["upstream"],
             registry=registry,
             multiprocess_mode="livemax",
         )
         self.similarity = Gauge(
-            "embgw_space_similarity",
+            "gateway_space_similarity",
             "Least cosine of an upstream's vectors to those of its space; 0 of another width.",
             ["space", "upstream", "model"],
             registry=registry,
             multiprocess_mode="livemin",
         )
         self._failovers = Counter(
-            "embgw_upstream_failovers",
+            "gateway_upstream_failovers",
             "Calls that failed and went on to another upstream.",
             ["model", "from", "to"],
             registry=registry,
         )
 
         self._in_flight = Gauge(
-            "embgw_upstream_in_flight",
+            "gateway_upstream_in_flight",
             "Calls to an upstream that have a place.",
             ["upstream"],
             registry=registry,
             multiprocess_mode="livesum",
         )
         self._queue_depth = Gauge(
-            "embgw_upstream_queue_depth",
+            "gateway_upstream_queue_depth",
             "Calls that wait for a place at an upstream.",
             ["upstream"],
             registry=registry,
             multiprocess_mode="livesum",
         )
         self._retries = Counter(
-            "embgw_upstream_retries",
+            "gateway_upstream_retries",
             "Calls that were made again, by what had become of them.",
             ["upstream", "reason"],
             registry=registry,
         )
         self._remaining = Gauge(
-            "embgw_upstream_ratelimit_remaining",
+            "gateway_upstream_ratelimit_remaining",
             "What an upstream last said may still be asked of it.",
             ["upstream", "kind"],
             registry=registry,

@@ -172,11 +172,11 @@ def test_quantiles_and_labels_are_read_as_prometheus_writes_them(page):
         "comma, equals=",
         "\N{SNOWMAN}",
     ]
-    counter = Counter("embgw_inputs", "Texts.", ["model", "result"], registry=registry)
+    counter = Counter("gateway_inputs", "Texts.", ["model", "result"], registry=registry)
     for number, name in enumerate(odd):
         counter.labels(name, "memory").inc(number + 0.5)
     bounds = [0.01, 0.1, 1.0, 10.0]
-    histogram = Histogram("embgw_seconds", "Time.", buckets=bounds, registry=registry)
+    histogram = Histogram("gateway_seconds", "Time.", buckets=bounds, registry=registry)
     durations = 10 ** rng.uniform(-3, 1.2, 500)
     for duration in durations:
         histogram.observe(duration)
@@ -184,7 +184,7 @@ def test_quantiles_and_labels_are_read_as_prometheus_writes_them(page):
     found = page.evaluate(
         """async (text) => {
           const { Scrape, quantile } = await import("/console/prometheus.js");
-          const scrape = new Scrape(text, "embgw_");
+          const scrape = new Scrape(text, "gateway_");
           const buckets = scrape.histograms("seconds", () => "").get("");
           return {
             sum: scrape.sum("inputs_total"), none: scrape.sum("not_there"),
@@ -211,8 +211,10 @@ def estimated(q: float, values: np.ndarray, bounds: list[float]) -> float:
 
 def test_rises_survive_a_restart_and_a_new_label(page):
     """A counter that fell began again at 0; one that is new rose from there."""
-    before = 'embgw_inputs_total{model="m",result="memory"} 10\n'
-    after = 'embgw_inputs_total{model="m",result="memory"} 3\n' + before.replace("memory", "store")
+    before = 'gateway_inputs_total{model="m",result="memory"} 10\n'
+    after = 'gateway_inputs_total{model="m",result="memory"} 3\n' + before.replace(
+        "memory", "store"
+    )
     found = page.evaluate(
         """async ([before, after]) => {
           const { Ring, read } = await import("/console/readings.js");
@@ -231,15 +233,15 @@ def test_rises_survive_a_restart_and_a_new_label(page):
 def test_figures_that_this_gateway_does_not_have_yet_find_their_place(page):
     """Durations by cache result, requests in flight, circuits, refusals, reloads: if exported."""
     more = """
-embgw_requests_in_flight{operation="embeddings"} 3
-embgw_circuit_state{upstream="fake"} 2
-embgw_rejected_total{reason="rate"} %d
-embgw_upstream_failovers_total{model="m",from="a",to="b"} 2
-embgw_config_reloads_total{result="refused"} 1
-embgw_config_last_reload_success 0
-embgw_request_duration_seconds_bucket{operation="embeddings",model="m",cache="hit",le="0.0005"} 9
-embgw_request_duration_seconds_bucket{operation="embeddings",model="m",cache="hit",le="+Inf"} 10
-embgw_upstream_requests_total{upstream="fake",outcome="ok"} 1
+gateway_requests_in_flight{operation="embeddings"} 3
+gateway_circuit_state{upstream="fake"} 2
+gateway_rejected_total{reason="rate"} %d
+gateway_upstream_failovers_total{model="m",from="a",to="b"} 2
+gateway_config_reloads_total{result="refused"} 1
+gateway_config_last_reload_success 0
+gateway_request_duration_seconds_bucket{operation="embeddings",model="m",cache="hit",le="0.0005"} 9
+gateway_request_duration_seconds_bucket{operation="embeddings",model="m",cache="hit",le="+Inf"} 10
+gateway_upstream_requests_total{upstream="fake",outcome="ok"} 1
 """
     count = iter(range(1, 1000))
 

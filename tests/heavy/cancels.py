@@ -84,8 +84,8 @@ def run(
             except TimeoutError:
                 after = _look_into(running)
                 raise AssertionError(f"left over: {before} became {after}") from None
-            noticed = running.metric("embgw_requests_total", code="499")
-            given_up = running.metric("embgw_upstream_requests_total", outcome="cancelled")
+            noticed = running.metric("gateway_requests_total", code="499")
+            given_up = running.metric("gateway_upstream_requests_total", outcome="cancelled")
         left = {
             "descriptors": _descriptors() - descriptors,
             "threads": threading.active_count() - threads,

@@ -41,7 +41,7 @@ STARTS_WITHIN = 2.0
 """Seconds from a start to the first good answer; half of it where there is nothing to find."""
 LARGEST_WAL = 64 * 2**20
 _BATCH = 500
-_CORRUPT = "embgw_cache_corrupt_entries_total"
+_CORRUPT = "gateway_cache_corrupt_entries_total"
 
 
 @dataclass

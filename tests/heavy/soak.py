@@ -166,7 +166,9 @@ def _taken(served: GatewayProcess) -> int:
     page = httpx2.get(
         f"{served.address}/metrics", headers={"authorization": f"Bearer {ADMIN}"}, timeout=30
     )
-    found = re.search(r'^embgw_config_reloads_total\{result="ok"\} (\d+)', page.text, re.MULTILINE)
+    found = re.search(
+        r'^gateway_config_reloads_total\{result="ok"\} (\d+)', page.text, re.MULTILINE
+    )
     return int(found[1]) if found else 0
 
 

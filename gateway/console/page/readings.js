@@ -3,7 +3,7 @@
 import { Scrape, rises } from "./prometheus.js";
 
 /** What the names of all of the gateway's metrics begin with. */
-export const PREFIX = "embgw_";
+export const PREFIX = "gateway_";
 
 const ASKED = ["embeddings", "chat"];
 const asked = (labels) => ASKED.includes(labels.get("operation"));
