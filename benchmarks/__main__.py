@@ -1,4 +1,4 @@
-"""The command: python -m benchmarks [misses] [hits] [stores] [local] [chat] [start] [--quick].
+"""The command: python -m benchmarks [NAME...] [--quick].
 
 Everything in one run, interleaved; the figures are medians over the rounds. Rates move from
 machine to machine: read the ratios and the CPU time. The server under test has one core to itself
@@ -11,7 +11,18 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import chat_hits, chat_local, hits, local, misses, relay, start, stores
+from benchmarks import (
+    chat_hits,
+    chat_local,
+    hits,
+    local,
+    metrics,
+    misses,
+    relay,
+    scaling,
+    start,
+    stores,
+)
 from benchmarks.load import LoadError
 from benchmarks.progress import Say
 from benchmarks.report import Part, heading
@@ -31,6 +42,8 @@ def main(words: Sequence[str]) -> int:
         "local": [local.run],
         "chat": [relay.run, chat_hits.run, chat_local.run],
         "start": [start.run],
+        "metrics": [metrics.run, metrics.scrape],
+        "scaling": [scaling.run],
     }
     parser = _arguments(list(parts))
     asked = parser.parse_args(words)

@@ -26,6 +26,7 @@ LLAMA_SERVER = "llama_cpp.server"
 _GATEWAY_CONFIG = """\
 [server]
 log_level = "warning"
+drift_every = 0
 
 [cache]
 {cache}
@@ -72,9 +73,11 @@ _LITELLM_MODEL = """\
 """
 
 
-def fake_upstream() -> Contender:
-    """Return the server that plays OpenAI."""
-    return Contender("fake upstream", lambda port: python("benchmarks.upstream", str(port)), "/")
+def fake_upstream(delay: float = 0.0) -> Contender:
+    """Return the server that plays OpenAI, and takes `delay` seconds for each answer."""
+    return Contender(
+        "fake upstream", lambda port: python("benchmarks.upstream", str(port), str(delay)), "/"
+    )
 
 
 def fake_chat() -> Contender:

@@ -7,7 +7,7 @@ knows HTTP/1.1 with Content-Length; it does not know who answers, or what an ans
 import asyncio
 import contextlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -59,6 +59,16 @@ class _Run:
 def drive(address: str, load: Load, seconds: float) -> Outcome:
     """Ask for so many seconds and wait for the answers underway; raises LoadError."""
     return uvloop.run(_drive(address, load, seconds))
+
+
+def drive_all(loads: Mapping[str, Load], seconds: float) -> list[Outcome]:
+    """Ask several servers at the same time, by their addresses; see `drive`."""
+
+    async def run() -> list[Outcome]:
+        asking = (_drive(address, load, seconds) for address, load in loads.items())
+        return await asyncio.gather(*asking)
+
+    return uvloop.run(run())
 
 
 async def _drive(address: str, load: Load, seconds: float) -> Outcome:

@@ -50,14 +50,19 @@ class Part:
 
     def text(self) -> str:
         """Return it as Markdown that reads well as it is."""
-        columns = [
-            [head, "-" * max(map(len, (head, *cells))), *cells]
-            for head, *cells in zip(self.header, *self.rows, strict=True)
-            if any(cells)
-        ]
-        padded = [[cell.ljust(len(column[1])) for cell in column] for column in columns]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in zip(*padded, strict=True))
+        table = text_table(self.header, self.rows)
         return "\n\n".join([f"### {self.title}", table, *self.lines]) + "\n"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table that reads well as it is; a column of empty cells is left out."""
+    columns = [
+        [head, "-" * max(map(len, (head, *cells))), *cells]
+        for head, *cells in zip(header, *rows, strict=True)
+        if any(cells)
+    ]
+    padded = [[cell.ljust(len(column[1])) for cell in column] for column in columns]
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*padded, strict=True))
 
 
 def rates(
@@ -122,7 +127,7 @@ def heading(command: str, plan: str, versions: Mapping[str, str], notes: Sequenc
     """Return when, where and with what it was measured."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     known = {"Python": platform.python_version(), **_versions(), **versions}
-    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
+    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
     lines = [
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`, {plan}",
         f"- {machine}; load average at the end {load}",
@@ -169,7 +174,8 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -2,8 +2,8 @@
 
 import os
 import random
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
 
 import msgspec
@@ -27,13 +27,17 @@ _HEAD = (
 
 
 def numbered_requests(form: str = "base64") -> Iterator[bytes]:
-    """Yield requests for one text each, no two alike, for ever."""
-    number = int.from_bytes(os.urandom(5)) * 10**6
+    """Return requests for one text each, no two alike, without end."""
+    first = int.from_bytes(os.urandom(5)) * 10**6
+    return requests_of(count(first), form)
+
+
+def requests_of(numbers: Iterable[int], form: str = "base64") -> Iterator[bytes]:
+    """Yield a request for the text of each number."""
     text = "What is the answer to question number {:020d}?"
     whole = post({"input": text.format(0), "model": MODEL, "encoding_format": form})
     begin, end = whole.split(b"%020d" % 0)
-    while True:
-        number += 1
+    for number in numbers:
         yield b"%b%020d%b" % (begin, number, end)
 
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice, repeat
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,7 @@ from benchmarks.load import Load, drive
 from benchmarks.report import Part, rates
 from benchmarks.requests import numbered_requests, same_request, sentences
 from benchmarks.rounds import Client, Workload, play
-from benchmarks.servers import Server, on_cores
+from benchmarks.servers import Server, StartError, on_cores
 from benchmarks.setting import Setting
 from benchmarks.upstream import WIDTH
 
@@ -28,6 +28,7 @@ BATCH = 64
 WEIGHED = 20_000
 """Vectors that are put into memory to see what one takes."""
 FIRST_TIMES = 15
+_REDIS_PATIENCE = 10.0
 
 
 def run(setting: Setting, directory: Path) -> Part:
@@ -49,7 +50,7 @@ def run(setting: Setting, directory: Path) -> Part:
             "SQLite": f'memory = "0"\nstore = "sqlite://{directory}/cache.db"',
         }
         if redis := shutil.which("redis-server"):
-            port = stack.enter_context(_redis(redis, directory))
+            port = stack.enter_context(redis_server(redis, directory))
             caches["Redis"] = f'memory = "0"\nstore = "redis://127.0.0.1:{port}/0"'
         else:
             setting.say.note("Redis is left out: there is no redis-server")
@@ -91,7 +92,8 @@ def _weight(server: Server, setting: Setting) -> list[str]:
 
 
 @contextmanager
-def _redis(command: str, directory: Path) -> Iterator[int]:
+def redis_server(command: str, directory: Path) -> Iterator[int]:
+    """Run a Redis that keeps nothing on disk; yield its port. Raises StartError."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     process = subprocess.Popen(
@@ -99,8 +101,17 @@ def _redis(command: str, directory: Path) -> Iterator[int]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        time.sleep(0.5)
+        _wait_for(port)
         yield port
     finally:
         process.terminate()
         process.wait()
+
+
+def _wait_for(port: int) -> None:
+    until = time.perf_counter() + _REDIS_PATIENCE
+    while time.perf_counter() < until:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.01)
+    raise StartError("redis-server was not ready in time")

@@ -1,5 +1,6 @@
-"""A server that answers like OpenAI's embeddings, at once: `python -m benchmarks.upstream PORT`.
+"""A server that answers like OpenAI's embeddings: `python -m benchmarks.upstream PORT [SECONDS]`.
 
+It answers at once, or after so many seconds, however many ask.
 Its answers to single texts are made once. It knows the body's fields that decide an answer's form;
 it does not know HTTP beyond Content-Length, and its vectors say nothing of the texts.
 
@@ -66,8 +67,9 @@ def _http(body: bytes) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, delay: float) -> None:
         self._answers = answers
+        self._delay = delay
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,24 +81,32 @@ class _Connection(asyncio.Protocol):
         if end < 4:
             return
         head = self._data[:end].lower()
+        delay = 0.0
         if head.startswith(b"get "):
             answer = self._answers.count()
         else:
+            delay = self._delay
             at = head.find(b"\r\ncontent-length:")
             if len(self._data) < end + int(head[at + 17 : head.find(b"\r", at + 2)]):
                 return
             answer = self._answers.answer(self._data[end:])
         self._data = b""
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self._write, answer)
+        else:
+            self._write(answer)
+
+    def _write(self, answer: bytes) -> None:
         self._transport.write(answer)  # type: ignore[attr-defined]
 
 
-async def main(port: int) -> None:
+async def main(port: int, delay: float = 0.0) -> None:
     """Serve until killed."""
     answers = Answers()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(answers), "127.0.0.1", port)
+    server = await loop.create_server(lambda: _Connection(answers, delay), "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1]), *map(float, sys.argv[2:])))

@@ -26,6 +26,8 @@ from tests.served import serve
 
 ROOT = Path(__file__).resolve().parent.parent
 Table = list[dict[str, str]]
+PARTS = ("misses", "hits", "stores", "local", "chat", "start")
+"""Those that are tried here; tests/test_scaling.py has a small fleet."""
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +53,7 @@ def tables(markdown: str) -> dict[str, Table]:
 
 @pytest.fixture(scope="module")
 def quick() -> dict[str, Table]:
-    ran = bench("--quick", "--markdown")
+    ran = bench(*PARTS, "--quick", "--markdown")
     assert (ran.returncode, ran.stderr if ran.returncode else "") == (0, "")
     return tables("\n" + ran.stdout)
 
