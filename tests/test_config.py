@@ -125,6 +125,16 @@ WARNED = {
     '[models.n]\nupstreams = ["o"]\ntask = "chat"\naliases = { c = { prefix = "query: " } }': (
         "4: models.n.aliases.c.prefix: has no meaning for a chat model"
     ),
+    '[models.n]\nupstreams = ["o"]\ntask = "chat"\ndrift = "refuse"': (
+        "4: models.n.drift: has no meaning for a chat model"
+    ),
+    '[models.n]\nupstreams = ["o"]\ncache = "off"\ndrift = "generation"': (
+        "4: models.n.drift: has no meaning where nothing is kept to compare with"
+    ),
+    '[upstreams.f]\nkind = "openai"\nbase_url = "http://h"\nforward_key = true\n'
+    '[models.n]\nupstreams = ["f"]\ndrift = "refuse"': (
+        "7: models.n.drift: has no meaning where callers send keys of their own"
+    ),
     f'{LLAMA}pooling = "mean"\n[models.n]\nupstreams = ["l"]\ntask = "chat"': (
         "4: upstreams.l.pooling: has no meaning for an upstream that chats"
     ),

@@ -160,7 +160,7 @@ class RedisStore:
             (info,) = checked(replies[1:], bytes)
             size += _figure(info, b"used_memory")
             evicted += _figure(info, b"evicted_keys")
-        return Usage(entries, size, evicted)
+        return Usage(entries, size, evicted, by_server=True)
 
     async def namespaces(self) -> Mapping[Namespace, Usage]:
         """See CacheStore.namespaces. While the server resizes its table, some may count twice."""

@@ -1,65 +1,26 @@
 """Whose entries: one scope for each tenant and model identity, with what the stores know of it.
 
 Stores keep a fact for each scope: its generation, a moment before which its entries count as
-purged, its vectors' width, and the fingerprints of those who answered its chats. All of these only
-ever grow or get known, so workers, replicas and stores that know different things agree by taking
-the larger of each, in whatever order they meet.
+purged, its vectors' width, and more; see `facts`.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
-from heapq import nsmallest
 from math import inf
 from weakref import ReferenceType, WeakValueDictionary, ref
 
 import msgspec
 
+from gateway.cache.facts import PREFIX, ScopeFact, few, is_fingerprint, read_facts, write_fact
 from gateway.cache.keys import Keyspace, scope_id
 from gateway.cache.store import Namespace
 
-_CHECK = 8
 _MOST = 4096
-"""Scopes of which facts are kept: names that fit a pattern are the clients' choice."""
-PREFIX = "space."
-"""Facts of this name and a scope's id are about scopes."""
-_SEEN = 64
-"""Fingerprints in a fact: facts are read twice a second by everybody."""
+"""Scopes of tenants of which facts are kept: names that fit a pattern are the clients' choice."""
 _TOLD_APART = 1024
 """Fingerprints that a process tells apart: some servers have a new one for each answer."""
-_LONGEST_FINGERPRINT = 255
-
-
-class ScopeFact(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a store says of a scope. Tenant and model are for people, and for `purge`."""
-
-    tenant: str
-    model: str
-    """A name of the model; several names may share one identity."""
-    generation: int = 0
-    before: float = 0.0
-    """Unix time; what was made earlier is purged."""
-    width: int | None = None
-    """Components of its vectors; None while there are none, and of chats for ever."""
-    seen: tuple[str, ...] = ()
-    """Fingerprints, ascending: all of them while they are few, else always the same few."""
-
-    def joined(self, other: "ScopeFact") -> "ScopeFact":
-        """Return what both know together, whoever is asked: else stores would never agree.
-
-        A width is that of a generation: who purges may have another model behind the name.
-        """
-        generation = max(self.generation, other.generation)
-        newest = [fact for fact in (self, other) if fact.generation == generation]
-        return ScopeFact(
-            tenant=min(self.tenant, other.tenant),
-            model=min(self.model, other.model),
-            generation=generation,
-            before=max(self.before, other.before),
-            width=max((fact.width or 0 for fact in newest), default=0) or None,
-            # Nearly always equal, and compared twice a second for every scope.
-            seen=self.seen if self.seen == other.seen else _few({*self.seen, *other.seen}),
-        )
+OWN = "(drift)"
+"""The gateway's own tenant: its scope of a model says what is known of it for all tenants."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -85,7 +46,7 @@ class Scope:
 
     __slots__ = (
         *("__weakref__", "_generation", "_place", "_saw", "_secret"),
-        *("fact", "id", "identity", "told", "used"),
+        *("fact", "id", "identity", "own_id", "told", "used"),
     )
 
     def __init__(self, secret: bytes, identity: str, fact: ScopeFact) -> None:
@@ -103,6 +64,8 @@ class Scope:
         self.told = False
         """Whether the stores have been told of this generation."""
         self.id = scope_id(secret, self.fact.tenant, self.identity)
+        self.own_id = scope_id(secret, OWN, self.identity)
+        """Of the scope that says what is known of the model for all tenants."""
         self._place = None
 
     @property
@@ -138,10 +101,10 @@ class Scope:
         """
         if fingerprint in self._saw or fingerprint in self.fact.seen:
             return False
-        if len(self._saw) >= _TOLD_APART or not _is_fingerprint(fingerprint):
+        if len(self._saw) >= _TOLD_APART or not is_fingerprint(fingerprint):
             return False
         self._saw.add(fingerprint)
-        seen = _few({*self.fact.seen, fingerprint})
+        seen = few({*self.fact.seen, fingerprint})
         self.fact = msgspec.structs.replace(self.fact, seen=seen)
         return True
 
@@ -161,9 +124,9 @@ class Scopes:
         """Return the scope of this tenant and model identity."""
         scope = self._scopes.get((tenant, identity))
         if scope is None:
-            fact = ScopeFact(tenant, model)
-            known = self._facts.get(scope_id(self.secret, tenant, identity))
-            scope = Scope(self.secret, identity, fact.joined(known) if known else fact)
+            scope = Scope(self.secret, identity, ScopeFact(tenant, model))
+            scope.fact = self._known(scope, self._facts.get(scope.id))
+            scope.move(self.secret)
             self._scopes[tenant, identity] = scope
         return scope
 
@@ -181,8 +144,8 @@ class Scopes:
             self._note(id_, fact)
         for scope in self:
             # A scope in use learns of a purge even where there are too many to keep its fact.
-            known = self._facts.get(scope.id) or told.get(scope.id)
-            if known is None or (joined := scope.fact.joined(known)) == scope.fact:
+            joined = self._known(scope, self._facts.get(scope.id) or told.get(scope.id))
+            if joined == scope.fact:
                 continue
             was, scope.fact = scope.fact, joined
             if joined.generation > was.generation:
@@ -205,6 +168,40 @@ class Scopes:
         self._note(scope.id, scope.fact)
         return (PREFIX + scope.id, self._write(scope.id)) if scope.id in self._facts else None
 
+    def successor(self, scope: Scope) -> ScopeFact:
+        """Return the fact by which all tenants of this scope's model begin a new generation.
+
+        It is the one of the gateway's own scope. Where others say the same, they mean the same.
+        """
+        generations = [fact.generation for fact in self._of_model(scope).values()]
+        generations += [each.fact.generation for each in self if each.identity == scope.identity]
+        least = max(generations) + 1
+        return msgspec.structs.replace(scope.fact, least=least).at_least(least)
+
+    def lift(self, scope: Scope) -> None:
+        """Have all tenants of this scope's model in the generation that they have at least.
+
+        Those who are in use here are there already; others may ask nobody any more, and what is
+        said of them is for people and their commands.
+        """
+        least = scope.fact.least
+        for id_, fact in self._of_model(scope).items():
+            self._facts[id_] = fact.at_least(least)
+
+    def _of_model(self, scope: Scope) -> dict[str, ScopeFact]:
+        """Return what is known of all tenants of a scope's model, by the ids of their scopes."""
+        return {
+            id_: fact
+            for id_, fact in self._facts.items()
+            if id_ == scope_id(self.secret, fact.tenant, scope.identity)
+        }
+
+    def _known(self, scope: Scope, told: ScopeFact | None) -> ScopeFact:
+        """Return what a scope is to know, `told` what others say of it."""
+        joined = scope.fact.joined(told) if told is not None else scope.fact
+        own = joined if scope.id == scope.own_id else self._facts.get(scope.own_id)
+        return joined.at_least(own.least) if own is not None else joined
+
     def _news(self, facts: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Return the facts that say something else than what is known."""
         known = {PREFIX + id_: written for id_, (_, written) in self._written.items()}
@@ -222,7 +219,7 @@ class Scopes:
         if known is not None:
             if known is not fact and (joined := known.joined(fact)) != known:
                 self._facts[scope_id] = joined
-        elif len(self._facts) < _MOST:
+        elif len(self._facts) < _MOST or fact.tenant == OWN:
             self._facts[scope_id] = fact
 
     def rekey(self, secret: bytes) -> None:
@@ -243,45 +240,3 @@ class Scopes:
 def namespace(scope_id: str, generation: int) -> Namespace:
     """Return where the stores keep the entries of a scope's generation."""
     return f"{scope_id}.{generation}"
-
-
-def _few(fingerprints: set[str]) -> tuple[str, ...]:
-    """Return those that are kept of these: joined in any order and any groups, always the same.
-
-    Where they are too many their digests decide, which is as good as chance; names would keep all
-    of a server that counts downwards, and none of one that counts upwards.
-    """
-    sound = filter(_is_fingerprint, fingerprints)
-    return tuple(sorted(nsmallest(_SEEN, sound, key=_digest)))
-
-
-def _is_fingerprint(text: str) -> bool:
-    return text.isprintable() and 0 < len(text.encode()) <= _LONGEST_FINGERPRINT
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=_CHECK).digest()
-
-
-def write_fact(fact: ScopeFact) -> bytes:
-    """Return the fact as a store keeps it: JSON, and a digest that tells a changed bit."""
-    text = msgspec.json.encode(fact)
-    return text + blake2b(text, digest_size=_CHECK).digest()
-
-
-def read_fact(value: bytes) -> ScopeFact | None:
-    """Return what `write_fact` was given; None for what is damaged."""
-    text, check = value[:-_CHECK], value[-_CHECK:]
-    if blake2b(text, digest_size=_CHECK).digest() != check:
-        return None
-    try:
-        return msgspec.json.decode(text, type=ScopeFact)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def read_facts(facts: Mapping[str, bytes]) -> Iterator[tuple[str, ScopeFact]]:
-    """Yield the scopes that a store knows, by id; what is damaged counts as not said."""
-    for name, value in facts.items():
-        if name.startswith(PREFIX) and (fact := read_fact(value)) is not None:
-            yield name.removeprefix(PREFIX), fact

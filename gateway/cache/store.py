@@ -42,6 +42,8 @@ class Usage:
     bytes: int
     evicted: int = 0
     """Entries that made room for others since this process began, where that is known."""
+    by_server: bool = False
+    """Whether `evicted` is what a server says of all who use it, since that began."""
 
 
 class CacheStore(Protocol):

@@ -253,9 +253,13 @@ class TieredCache:
         if not tier.known:
             tier.may_be_written()
             return
+        self.learn(facts)
+        await self._tell(tier, facts)
+
+    def learn(self, facts: Mapping[str, bytes]) -> None:
+        """Take over what a store says of scopes, and forget what is purged."""
         for namespace, before in self.scopes.learn(facts):
             self._forget(namespace, before)
-        await self._tell(tier, facts)
 
     async def _tell_of(self, scope: Scope) -> None:
         """Tell every store that there is this scope, without waiting for the next meeting.

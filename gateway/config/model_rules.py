@@ -16,10 +16,12 @@ from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 _ALWAYS_HANDLED = frozenset({"model", "input", "encoding_format", "dimensions", "user", "seed"})
 """Body fields that mean the same for every model, whatever its config says."""
 _ONLY_EMBEDDING = ("space", "similarity", "dimensions", "prefix", "truncate", "token_ids",
-                   "tokenizer", "max_tokens", "forward")  # fmt: skip
+                   "tokenizer", "max_tokens", "forward", "drift")  # fmt: skip
 
 
 _NO_MEANING = "has no meaning for a chat model"
+_ACTS = frozenset({"refuse", "generation"})
+"""Policies that somebody relies on."""
 
 
 def model_problems(config: Config) -> Iterator[Problem]:
@@ -61,8 +63,8 @@ def _on_upstreams(config: Config, name: str, model: Model, path: KeyPath) -> Ite
     for upstream in model.upstreams:
         because: KeyPath = ("upstreams", upstream, "kind")
         match config.upstreams.get(upstream):
-            case OpenAIUpstream() if model.task != "chat":
-                yield from _on_openai(model, path, because)
+            case OpenAIUpstream() as asked if model.task != "chat":
+                yield from _on_openai(model, asked, path, because)
             case LlamaUpstream():
                 yield from _on_llama(name, model, path, because)
                 yield from _one_task(config, upstream, model, path)
@@ -140,9 +142,25 @@ def _not_of_chat(model: Model, path: KeyPath) -> Iterator[Problem]:
             f"is one number for a model that embeds: write {model.price.input}",
             because=because,
         )
+    if model.cache == "off" and model.drift in _ACTS:
+        yield Problem(
+            (*path, "drift"),
+            "has no meaning where nothing is kept to compare with",
+            because=((*path, "cache"),),
+            warning=True,
+        )
 
 
-def _on_openai(model: Model, path: KeyPath, because: KeyPath) -> Iterator[Problem]:
+def _on_openai(
+    model: Model, upstream: OpenAIUpstream, path: KeyPath, because: KeyPath
+) -> Iterator[Problem]:
+    if upstream.forward_key and model.drift in _ACTS:
+        yield Problem(
+            (*path, "drift"),
+            "has no meaning where callers send keys of their own: there is none to ask with",
+            because=((*because[:2], "forward_key"),),
+            warning=True,
+        )
     if model.truncate:
         yield Problem(
             (*path, "truncate"),

@@ -141,6 +141,21 @@ class Server(Struct, frozen=True, kw_only=True):
             form=DURATION,
         ),
     ] = 30.0
+    drift_every: Annotated[
+        float,
+        about(
+            "How often models that embed are asked for five fixed texts, to see whether they make "
+            "the vectors that they made first; 0 for never. See the models' option drift.",
+            "6h",
+            form=PAUSE,
+        ),
+    ] = 21600.0
+    drift_delay: Annotated[
+        float,
+        about(
+            "How long after its start, or a model's first use, it first does.", "30s", form=PAUSE
+        ),
+    ] = 30.0
     offline: Annotated[
         bool,
         about(

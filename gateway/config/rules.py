@@ -99,6 +99,11 @@ def _keys(config: Config) -> Iterator[Problem]:
             yield _twice((*path, "secret"), (*first, "secret"))
         if key.secret.in_file:
             yield Problem((*path, "secret"), f"{IN_PLAIN_TEXT}, and so does sha256:…", warning=True)
+        for option, named in (("name", key.name), ("tenant", key.tenant)):
+            if named.startswith("("):
+                # "(drift)" keeps what models are compared with, and is a label of its own.
+                message = 'must not begin with "(": such names are the gateway\'s own'
+                yield Problem((*path, option), message)
         yield from _key_models(config, path, key.models)
         yield from _unpriced(config, path, key)
     yield from _apart(config)

@@ -20,6 +20,7 @@ from gateway.config.upstreams import LlamaUpstream, OpenAIUpstream
 Tokenizer = Literal["cl100k_base"]
 TokenIds = Literal["decode", "native", "reject"]
 CachePolicy = Literal["always", "deterministic", "seeded", "off"]
+DriftPolicy = Literal["warn", "refuse", "generation", "off"]
 Upstream = OpenAIUpstream | LlamaUpstream
 
 
@@ -132,6 +133,14 @@ class Model(Struct, frozen=True, kw_only=True):
             form=PRICE,
         ),
     ] = None
+    drift: Annotated[
+        DriftPolicy,
+        about(
+            "What is done where its vectors are not any more what they were when it was first "
+            "seen: say so, refuse texts that are not in the cache, leave behind what is kept and "
+            "begin a new generation, or never look."
+        ),
+    ] = "warn"
     offline: Annotated[
         bool,
         about(

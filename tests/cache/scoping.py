@@ -1,7 +1,8 @@
 """The scopes of a process, and what a store says of one of them."""
 
+from gateway.cache.facts import PREFIX, ScopeFact, write_fact
 from gateway.cache.keys import scope_id
-from gateway.cache.scopes import PREFIX, ScopeFact, Scopes, write_fact
+from gateway.cache.scopes import Scopes
 
 SECRET, OTHER_SECRET = b"s" * 32, b"t" * 32
 ID = scope_id(SECRET, "tenant", "identity")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cache.scopes import ScopeFact, Scopes, read_fact, read_facts, write_fact
+from gateway.cache.facts import ScopeFact, read_fact, read_facts, write_fact
+from gateway.cache.scopes import Scopes
 from tests.cache.scoping import OTHER_SECRET, SECRET, said, scopes
 
 MANY = [f"fp_{number}" for number in range(300)]

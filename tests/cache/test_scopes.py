@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.cache.facts import PREFIX, Checked, ScopeFact, read_fact, read_facts, write_fact
 from gateway.cache.keys import scope_id
-from gateway.cache.scopes import (
-    PREFIX,
-    ScopeFact,
-    Scopes,
-    namespace,
-    read_fact,
-    read_facts,
-    write_fact,
-)
+from gateway.cache.scopes import Scopes, namespace
 from tests.cache.scoping import ID, NAME, OTHER_SECRET, SECRET, said, scopes
 
 facts = st.builds(
@@ -30,6 +23,15 @@ facts = st.builds(
     before=st.sampled_from([0.0, 1.5, 2e9]),
     width=st.none() | st.sampled_from([8, 16]),
     seen=st.sets(st.sampled_from(["fp_1", "fp_2", "ä", "z" * 255])).map(sorted).map(tuple),
+    least=st.integers(0, 3),
+    checked=st.none()
+    | st.builds(
+        Checked,
+        at=st.sampled_from([1.5, 2e9]),
+        verdict=st.sampled_from(["steady", "noise", "drift"]),
+        distance=st.sampled_from([0.0, 1e-12, 2.0]),
+        noise=st.just(0.5),
+    ),
 )
 
 

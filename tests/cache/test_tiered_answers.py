@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cache.entry import Entry
-from gateway.cache.scopes import PREFIX, ScopeFact, read_fact
+from gateway.cache.facts import PREFIX, ScopeFact, read_fact
 from tests.cache.shelf import Shelf
 from tests.cache.worker import NOW, OTHER_SECRET, SECRET, Clock, Worker, purge, settle, workers
 

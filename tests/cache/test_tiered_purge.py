@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.cache.scopes import read_facts
+from gateway.cache.facts import read_facts
 from tests.cache.shelf import Shelf
 from tests.cache.worker import NOW, WIDTH, Clock, Worker, purge, settle, workers
 

@@ -7,8 +7,9 @@ import structlog
 from msgspec.structs import replace
 
 from gateway.cache.entry import Entry
+from gateway.cache.facts import PREFIX, ScopeFact, read_fact, write_fact
 from gateway.cache.memory import MemoryStore
-from gateway.cache.scopes import PREFIX, ScopeFact, Scopes, read_fact, write_fact
+from gateway.cache.scopes import Scopes
 from gateway.cache.tiered import TieredCache
 from gateway.vectors import unit
 
