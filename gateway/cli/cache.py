@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from gateway.cli.shared import TEXT, config_option, fail, load_config, run, warn
+from gateway.cli.attended import run
+from gateway.cli.shared import TEXT, config_option, fail, load_config, warn
 from gateway.commands.exporting import export as write_export
 from gateway.commands.importing import import_ as read_export
 from gateway.commands.opened import Held

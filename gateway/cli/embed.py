@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 import click
 
-from gateway.cli.shared import TEXT, config_option, load_config, run
+from gateway.cli.attended import run
+from gateway.cli.shared import TEXT, config_option, load_config
 from gateway.commands.asking import Client
 from gateway.commands.embedding import Embedding, Tally
 from gateway.commands.files import replacing
@@ -166,7 +167,7 @@ def _is_one_file(source: Path, target: Path) -> bool:
 
 
 async def _embed(options: Options, config: Config | None, progress: Progress, tally: Tally) -> None:
-    from gateway.commands.hosted import hosted
+    from gateway.commands.hosted import check_tenant, hosted
 
     async with AsyncExitStack() as stack:
         # First what is quickly found to be impossible.
@@ -174,7 +175,9 @@ async def _embed(options: Options, config: Config | None, progress: Progress, ta
         lines = stack.enter_context(_lines(options.source))
         url, api_key = options.url or "", options.api_key
         if config is not None:
-            own = await stack.enter_async_context(hosted(config, options.tenant or "default"))
+            tenant = options.tenant or "default"
+            check_tenant(config, tenant)
+            own = await stack.enter_async_context(hosted(config, tenant))
             url, api_key = own.base_url, own.api_key
         client = await stack.enter_async_context(
             Client(

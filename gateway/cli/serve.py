@@ -1,16 +1,15 @@
-"""`gateway serve`, `check` and `models`."""
+"""`gateway serve` and `models`."""
 
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import click
-import msgspec
 
 from gateway import __version__
 from gateway.backends.local import EngineStatus
 from gateway.cli.shared import TEXT, config_option, fail, load_config, read_config, warn
-from gateway.config import Config, LlamaUpstream, Model, json_schema, show
+from gateway.config import Config, LlamaUpstream, Model
 from gateway.errors import ConfigError
 from gateway.models import model_info
 
@@ -38,24 +37,6 @@ def serve(
         fail(error.problems)
     except StartError as error:
         fail([str(error)])
-
-
-@click.command()
-@config_option
-@click.option("--show", "showing", is_flag=True, help="Print what is in effect, secrets masked.")
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of config files.")
-def check(file: Path | None, showing: bool, schema: bool) -> None:
-    """Check a config file; all that is wrong is told at once."""
-    if schema:
-        click.echo(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())
-        return
-    config = load_config(file)
-    warn(config.warnings)
-    if showing:
-        click.echo(show(config), nl=False)
-    else:
-        models = len(config.models)
-        click.echo(f"{config.source or 'the built-in config'} is right: {models} model(s).")
 
 
 @click.command()

@@ -1,24 +1,19 @@
-"""What commands have in common: the config they work with, errors, signals, exit codes."""
+"""What commands have in common: their config, what may be typed, and how errors are told."""
 
-import asyncio
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
-import uvloop
 
-from gateway.commands.opened import CommandError
 from gateway.config import Config, default, load, with_server
-from gateway.edge.server import StartError
 from gateway.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-T = TypeVar("T")
 
 
 def config_option(command: Command) -> Command:
@@ -63,44 +58,29 @@ def warn(messages: Sequence[str]) -> None:
         click.secho(f"warning: {message}", fg="yellow", err=True)
 
 
-def fail(problems: Sequence[str]) -> NoReturn:
-    """Tell what is wrong, and end the process with exit code 1."""
+def fail(problems: Sequence[str], code: int = 1) -> NoReturn:
+    """Tell what is wrong, and end the process with this exit code."""
     for problem in problems:
         click.secho(f"error: {problem}", fg="red", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
-def run(work: Coroutine[Any, Any, T], hint: Callable[[], str | None] = lambda: None) -> T:
-    """Return what the work returns; where it fails or is stopped, end the process.
-
-    `hint` is asked then what to say besides. Exit codes: 1, or 128 and the signal's number.
-    """
+def give_up_output() -> None:
+    """Close the standard output if it takes no more: Python would try again as it ends."""
+    out = sys.__stdout__
+    if out is None:
+        return
     try:
-        return uvloop.run(_attended(work))
-    except _StoppedError as stopped:
-        _say(hint())
-        sys.exit(128 + stopped.number)
-    except BrokenPipeError:
-        raise  # who reads has seen enough; click ends the process without a word
-    except ConfigError as error:
-        problems = error.problems
-    except (CommandError, StartError) as error:
-        problems = [str(error)]
-    except OSError as error:
-        problems = [told(error)]
-    _say(hint())
-    fail(problems)
+        out.flush()
+    except OSError:
+        with suppress(OSError):
+            out.close()
 
 
 def told(error: OSError) -> str:
     """Return what an operating system's error says, without its number."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
-
-
-def _say(message: str | None) -> None:
-    if message is not None:
-        click.echo(message, err=True)
 
 
 class _Text(click.types.StringParamType):
@@ -123,35 +103,3 @@ def _is_text(typed: str) -> bool:
 
 TEXT = _Text()
 """The type of options that are text."""
-
-
-class _StoppedError(Exception):
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-async def _attended(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work; the first signal to end calls it off, a second one ends the process."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    got: list[int] = []
-
-    def stop(number: int) -> None:
-        got.append(number)
-        for each in numbers:
-            loop.remove_signal_handler(each)
-        if task is not None:
-            task.cancel()
-
-    # Under nohup SIGHUP is ignored, and stays so.
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    numbers = [number for number in ends if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in numbers:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if got:
-            raise _StoppedError(got[0]) from None
-        raise

@@ -1,1 +1,1 @@
-"""What the commands on a cache and on texts do, apart from how they are typed and told."""
+"""What the commands on a cache, on texts and on models do, apart from how they are typed."""

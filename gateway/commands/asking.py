@@ -19,7 +19,8 @@ from gateway import __version__
 from gateway.commands.opened import CommandError
 from gateway.resilience.retry import RetryPolicy, retry_after
 
-_RETRIES = RetryPolicy(chance=random, attempts=8, base=0.5, cap=20.0)
+RETRIES = RetryPolicy(chance=random, attempts=8, base=0.5, cap=20.0)
+"""For who has hours of work to lose."""
 _TIMEOUT = httpx2.Timeout(connect=10.0, read=600.0, write=60.0, pool=None)
 _OF_TEXTS = frozenset({400, 413, 422})
 """Statuses that may be about a text."""
@@ -27,7 +28,9 @@ _PASSING = frozenset({408, 409, 429})
 _NOBODY_THERE = (httpx2.ConnectError, httpx2.UnsupportedProtocol, httpx2.InvalidURL)
 """Of a server that never answered: the address is wrong, and waiting is no help."""
 _ITEM = re.compile(r"'?input\[(\d+)\]'?:? ?")
-_SOURCES = re.compile(r"([a-z-]+)=(\d+)")
+_SOURCES = re.compile(r"([a-z-]+)=([0-9]{1,9})(?![0-9])")
+_AGE = re.compile(r"[0-9]{1,12}")
+"""Digits of a number that may be one: Python refuses thousands of them."""
 
 
 class RefusedError(Exception):
@@ -44,9 +47,11 @@ class RefusedError(Exception):
 class FailedError(CommandError):
     """The server failed, or refuses whatever it is asked; `item` may say over which text."""
 
-    def __init__(self, message: str, item: int | None = None) -> None:
+    def __init__(self, message: str, item: int | None = None, code: str | None = None) -> None:
+        """`code` is the server's own word for it."""
         super().__init__(message)
         self.item = item
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,10 @@ class Answer:
     """How many came from where, as far as the server says: see gateway.embedded.SOURCES."""
     keeps: bool
     """Whether it says that it keeps any."""
+    unshared: bool = False
+    """Whether some of them may yet be replaced, as a store is away."""
+    age: int | None = None
+    """Seconds since the oldest that was kept was made."""
 
 
 class _Item(msgspec.Struct):
@@ -73,10 +82,23 @@ class _Body(msgspec.Struct):
 class _Fault(msgspec.Struct):
     message: str = ""
     param: str | None = None
+    code: Any = None
 
 
 class _Said(_Fault):
     error: _Fault | str | None = None
+
+
+class Listed(msgspec.Struct):
+    """A model that a server lists."""
+
+    id: str
+    task: str | None = None
+    """ "embedding" or "chat", where the server says which."""
+
+
+class _List(msgspec.Struct):
+    data: list[Listed]
 
 
 class Client:
@@ -90,16 +112,18 @@ class Client:
         api_key: str | None = None,
         only_cached: bool = False,
         trust_env: bool = True,
+        retries: RetryPolicy = RETRIES,
     ) -> None:
-        """`fields` are the request's beside `input`; `only_cached` wants nothing new computed."""
+        """`fields` are each request's beside `input`; `only_cached` wants nothing new computed."""
         headers = {"user-agent": f"embedding-gateway/{__version__}"}
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
         if only_cached:
             headers["cache-control"] = "only-if-cached"
         self._was_there = False
-        self._url = f"{base_url.rstrip('/')}/embeddings"
+        self._base_url = base_url.rstrip("/")
         self._fields = {**fields, "encoding_format": "base64"}
+        self._retries = retries
         limits = httpx2.Limits(max_connections=None)
         self._http = httpx2.AsyncClient(
             headers=headers, timeout=_TIMEOUT, limits=limits, trust_env=trust_env
@@ -113,30 +137,50 @@ class Client:
     ) -> None:
         await self._http.aclose()
 
-    async def vectors(self, texts: Sequence[str]) -> Answer:
-        """Return the vectors of these texts; raises RefusedError or FailedError."""
-        body = msgspec.json.encode({**self._fields, "input": texts})
+    async def vectors(self, texts: Sequence[str], *, anew: bool = False, **fields: Any) -> Answer:
+        """Return the vectors of these texts; raises RefusedError or FailedError.
+
+        `anew` wants what is kept neither read nor changed; `fields` go into the request too.
+        """
+        body = msgspec.json.encode({**self._fields, **fields, "input": texts})
+        headers = {"content-type": "application/json"}
+        if anew:
+            headers["cache-control"] = "no-cache"
+        reply = await self._good("POST", "/embeddings", content=body, headers=headers)
+        return _answer(reply, len(texts))
+
+    async def models(self) -> list[Listed]:
+        """Return what the server lists; raises FailedError."""
+        reply = await self._good("GET", "/models")
+        try:
+            return msgspec.json.decode(reply.content, type=_List).data
+        except (ValueError, RecursionError) as error:
+            raise FailedError(
+                "the server's list of models is not what OpenAI's API says"
+            ) from error
+
+    async def _good(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        """Return the answer whose status is 200, asked for again where that may help."""
+        url = self._base_url + path
         attempt = 0
         while True:
             attempt += 1
             asked: float | None = None
             try:
-                reply = await self._http.post(
-                    self._url, content=body, headers={"content-type": "application/json"}
-                )
+                reply = await self._http.request(method, url, **request)
             except (httpx2.TransportError, httpx2.InvalidURL) as error:
-                failure = FailedError(f"{self._url} cannot be reached: {type(error).__name__}")
+                failure = FailedError(f"{url} cannot be reached: {type(error).__name__}")
                 if not self._was_there and isinstance(error, _NOBODY_THERE):
                     raise failure from error
             else:
                 self._was_there = True
                 if reply.status_code == 200:
-                    return _answer(reply, len(texts))
-                failure = _failure(reply, self._url)
+                    return reply
+                failure = _failure(reply, url)
                 if not _may_pass(reply):
                     raise failure
                 asked = retry_after(reply.headers, time.time())
-            wait = _RETRIES.wait(attempt, inf, asked)
+            wait = self._retries.wait(attempt, inf, asked)
             if wait is None:
                 raise failure
             await asyncio.sleep(wait)
@@ -157,7 +201,8 @@ def _failure(reply: httpx2.Response, url: str) -> FailedError:
     item = int(found[1]) if found else None
     if reply.status_code in _OF_TEXTS and said.param in {None, "input"}:
         raise RefusedError(message, item)
-    return FailedError(message, item)
+    code = said.code if isinstance(said.code, str) else None
+    return FailedError(message, item, code)
 
 
 def _said(body: bytes) -> _Fault:
@@ -182,7 +227,10 @@ def _answer(reply: httpx2.Response, count: int) -> Answer:
         raise FailedError("the server's answer is not what OpenAI's API says") from error
     status = reply.headers.get("cache-status", "")
     sources = {source: int(texts) for source, texts in _SOURCES.findall(status)}
-    return Answer(vectors, sources, bool(status))
+    age = _AGE.fullmatch(reply.headers.get("age", ""))
+    return Answer(
+        vectors, sources, bool(status), "unshared" in status, int(age[0]) if age else None
+    )
 
 
 def _floats(embedding: str | list[float]) -> bytes:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.cache.entry import Entry
+from gateway.cache.facts import ScopeFact
 from gateway.cache.keys import Key, check_value
 from gateway.cache.record import CorruptRecordError, expires, unpack
-from gateway.cache.scopes import ScopeFact, namespace
+from gateway.cache.scopes import namespace
 from gateway.commands.files import replacing
 from gateway.commands.opened import CommandError, Opened, check_of, held, known_secret, opened
 from gateway.commands.progress import Progress

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from gateway.cache.scopes import PREFIX, ScopeFact, read_fact, read_facts, write_fact
+from gateway.cache.facts import PREFIX, ScopeFact, read_fact, read_facts, write_fact
 from gateway.commands.opened import Opened
 
 

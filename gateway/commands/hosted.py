@@ -34,10 +34,8 @@ async def hosted(config: Config, tenant: str) -> AsyncIterator[Hosted]:
     """Run the gateway of this config, but on a free port of this machine, for this tenant.
 
     Others on this machine can reach it, and have no key of it. It loads a local model when it is
-    asked for. Raises CommandError for a tenant that no key of the config has, where there are keys,
-    and ConfigError and StartError like `process.serve`.
+    asked for. Raises ConfigError and StartError like `process.serve`.
     """
-    _check_tenant(config, tenant)
     api_key = token_urlsafe()
     config = _for_oneself(config, Key(name="own", secret=Digest.of(api_key), tenant=tenant))
     directory = Path(tempfile.mkdtemp(prefix="embedding-gateway-"))
@@ -64,7 +62,8 @@ async def hosted(config: Config, tenant: str) -> AsyncIterator[Hosted]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _check_tenant(config: Config, tenant: str) -> None:
+def check_tenant(config: Config, tenant: str) -> None:
+    """Raise CommandError for a tenant that no key of the config has, where there are keys."""
     tenants = {key.tenant for key in config.keys}
     if tenants and tenant not in tenants:
         raise CommandError(
@@ -83,6 +82,7 @@ def _for_oneself(config: Config, key: Key) -> Config:
         tls_cert=None,
         tls_key=None,
         log_level="warning",
+        drift_every=0.0,
         log_format="auto",
     )
     upstreams: dict[str, Upstream] = {

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from gateway.cache.agreement import is_ours
 from gateway.cache.entry import Entry
+from gateway.cache.facts import ScopeFact, read_facts
 from gateway.cache.keys import Key, check_value
 from gateway.cache.record import MAX_TOKENS, expires, pack
-from gateway.cache.scopes import ScopeFact, namespace, read_facts
+from gateway.cache.scopes import namespace
 from gateway.commands.exports import (
     COLUMNS,
     ESTIMATED,

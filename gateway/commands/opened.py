@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gateway.cache.facts import ScopeFact, read_facts
 from gateway.cache.keys import Key, check_value, is_check_value
-from gateway.cache.scopes import ScopeFact, namespace, read_facts
+from gateway.cache.scopes import namespace
 from gateway.cache.store import Inspectable, Namespace, StoreError, Usage
 from gateway.config import Cache, RedisAddress, SqliteAddress, StoreAddress
 from gateway.logs import open_log

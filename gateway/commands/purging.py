@@ -13,7 +13,7 @@ from math import inf
 
 import msgspec
 
-from gateway.cache.scopes import ScopeFact
+from gateway.cache.facts import ScopeFact
 from gateway.commands.facts import grow, known_scopes
 from gateway.commands.opened import CommandError, Held, Opened, fits, held, known_secret, opened
 from gateway.commands.selection import Selection
@@ -106,7 +106,7 @@ async def _tell(config: Config, asked: Purge, stores: Sequence[Opened]) -> dict[
 
 def _after(fact: ScopeFact, before: float | None) -> ScopeFact:
     if before is None:
-        return msgspec.structs.replace(fact, generation=fact.generation + 1, width=None)
+        return fact.at_least(fact.generation + 1)
     return msgspec.structs.replace(fact, before=max(fact.before, before))
 
 

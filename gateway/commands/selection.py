@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from gateway.cache.scopes import ScopeFact
+from gateway.cache.facts import ScopeFact
 from gateway.commands.opened import CommandError
 from gateway.config import Config, LlamaUpstream, Model, is_pattern
 from gateway.types import matches

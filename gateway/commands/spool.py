@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.cache.entry import Entry
+from gateway.cache.facts import ScopeFact
 from gateway.cache.keys import Key
-from gateway.cache.scopes import ScopeFact
 from gateway.commands.exports import (
     COLUMNS,
     ESTIMATED,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cache.scopes import ScopeFact
+from gateway.cache.facts import ScopeFact
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import SCOPE, at, entries, fill
 from tests.running import Running

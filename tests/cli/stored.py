@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from gateway.cache.entry import Entry
+from gateway.cache.facts import PREFIX, ScopeFact, write_fact
 from gateway.cache.keys import check_value
 from gateway.cache.record import pack
-from gateway.cache.scopes import PREFIX, ScopeFact, namespace, write_fact
+from gateway.cache.scopes import namespace
 from gateway.cache.seal import seal
 from gateway.config import SqliteAddress, load
 from gateway.logs import open_log

@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from gateway.cache.entry import Entry
-from gateway.cache.scopes import PREFIX, ScopeFact
+from gateway.cache.facts import PREFIX, ScopeFact
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import SCOPE, TEXTS, answers, at, contents, entries, fill, wait_for_facts
 from tests.processes import gateway_process

@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.cache.entry import Entry
+from gateway.cache.facts import ScopeFact
 from gateway.cache.record import MAX_TOKENS, unpack
-from gateway.cache.scopes import ScopeFact, namespace
+from gateway.cache.scopes import namespace
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import SCOPE, TEXTS, at, contents, entries, fill, held, stats, wait_for_facts
 

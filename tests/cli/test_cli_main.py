@@ -1,6 +1,9 @@
 """What holds for every command: what is typed, what is printed, what a start may lack."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +40,23 @@ def test_an_output_that_is_full_is_told_in_a_line(config, words, monkeypatch):
         _, said = process.communicate(timeout=30)
     lines = [line for line in said.decode().splitlines() if not line.startswith("warning: ")]
     assert (lines, process.returncode) == (["error: No space left on device"], 1)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_end_nothing(config, closed):
+    """What is opened next has not their numbers: sockets of theirs would end the process."""
+    asked = f'exec "$0" -m gateway embed -c "$1" -m m -i "$2" -o "$3" {closed}'
+    out = config.parent / "out.jsonl"
+    config.with_name("in.txt").write_text("a\nb\n")
+    ran = subprocess.run(
+        ["sh", "-c", asked, sys.executable, config, config.with_name("in.txt"), out],
+        check=False,
+        capture_output=True,
+        timeout=60,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr.count("Assertion")) == (0, 0), ran.stderr
+    assert out.read_text().count("\n") == 2
 
 
 NO_TEXT = os.fsdecode(b"\xff")
@@ -97,6 +117,28 @@ def test_whose_models_are_all_offline_needs_no_key(tmp_path):
         refused = httpx2.post(f"{served.base_url}/embeddings", json=body, trust_env=False)
         assert any(left_out in line for line in served.lines)
     assert (refused.status_code, refused.json()["error"]["code"]) == (504, "not_cached")
+
+
+HEAVY = {"asyncio", "httpx2", "numpy", "starlette", "structlog", "uvicorn", "uvloop"}
+RUN = """
+import json, sys
+from gateway.cli import main
+try:
+    main(["check", "--config", sys.argv[1]])
+except SystemExit as end:
+    print(json.dumps([end.code, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_check_reads_no_library_that_it_does_not_need(config):
+    """It runs after every change of a config; the others' libraries take half a second to read."""
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, str(config)], check=True, capture_output=True, timeout=30
+    )
+    code, imported = json.loads(ran.stdout.splitlines()[-1])
+    assert code == 0
+    assert set(imported) & HEAVY == set()
+    assert {"click", "msgspec"} <= set(imported)
 
 
 @pytest.fixture

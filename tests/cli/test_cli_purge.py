@@ -8,7 +8,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from gateway.cache.scopes import PREFIX, ScopeFact, namespace
+from gateway.cache.facts import PREFIX, ScopeFact
+from gateway.cache.scopes import namespace
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import (
     SCOPE,

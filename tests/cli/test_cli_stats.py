@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from gateway.cache.scopes import ScopeFact
+from gateway.cache.facts import ScopeFact
 from tests.cli.commands import gateway, write_config
 from tests.cli.stored import (
     SCOPE,

@@ -230,8 +230,8 @@ def test_rises_survive_a_restart_and_a_new_label(page):
     assert found == [4, [["memory", 3], ["store", 10]], 301, 60]
 
 
-def test_figures_that_this_gateway_does_not_have_yet_find_their_place(page):
-    """Durations by cache result, requests in flight, circuits, refusals, reloads: if exported."""
+def test_figures_that_are_rare_find_their_place(page):
+    """What takes a fault, several workers or a local model to be told."""
     more = """
 gateway_requests_in_flight{operation="embeddings"} 3
 gateway_circuit_state{upstream="fake"} 2
@@ -242,11 +242,21 @@ gateway_config_last_reload_success 0
 gateway_request_duration_seconds_bucket{operation="embeddings",model="m",cache="hit",le="0.0005"} 9
 gateway_request_duration_seconds_bucket{operation="embeddings",model="m",cache="hit",le="+Inf"} 10
 gateway_upstream_requests_total{upstream="fake",outcome="ok"} 1
+gateway_vectors_refused_total{upstream="fake",reason="zero"} 3
+gateway_vectors_refused_total{upstream="fake",reason="width"} 0
+gateway_overhead_seconds_bucket{operation="embeddings",cache="hit",le="0.0005"} 0
+gateway_overhead_seconds_bucket{operation="embeddings",cache="hit",le="0.001"} %d
+gateway_overhead_seconds_bucket{operation="embeddings",cache="hit",le="+Inf"} %d
+gateway_event_loop_lag_seconds_bucket{le="0.1"} 0
+gateway_event_loop_lag_seconds_bucket{le="0.5"} %d
+gateway_event_loop_lag_seconds_bucket{le="+Inf"} %d
+gateway_process_resident_bytes 104857600
+gateway_workers 2
 """
     count = iter(range(1, 1000))
 
     def answer(route) -> None:
-        route.fulfill(body=more % next(count), content_type="text/plain")
+        route.fulfill(body=more.replace("%d", str(next(count))), content_type="text/plain")
 
     page.route("**/metrics", answer)
     page.reload()
@@ -254,5 +264,10 @@ gateway_upstream_requests_total{upstream="fake",outcome="ok"} 1
     wait_for(page, "#facts", r"Turned away, last minute\s*rate 1")
     wait_for(page, "#facts", r"Failovers\s*2")
     wait_for(page, "#facts", r"Config reloads\s*1, the last one refused")
+    wait_for(page, "#facts", r"Vectors refused\s*zero 3(?!,)")
+    wait_for(page, "#facts", r"The gateway.s own time, p99\s*1 ms")
+    wait_for(page, "#facts", r"Event loop late, p99\s*496 ms")
+    wait_for(page, "#facts", r"Workers\s*2")
+    wait_for(page, "#facts", r"Memory\s*100 MiB")
     wait_for(page, "#latency-chart", "cached, p99")
     wait_for(page, "#upstreams td[data-name=State]", "open")

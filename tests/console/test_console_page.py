@@ -83,6 +83,29 @@ def test_every_colour_of_the_heatmap_can_be_read(edge, visit):
         assert min(found) >= 4.5, scheme
 
 
+@pytest.mark.parametrize("width", [360, 900, 1100, 1280, 1440])
+@pytest.mark.parametrize("texts", [9, 12])
+def test_numbers_of_the_heatmap_stay_in_their_cells(edge, visit, width, texts):
+    """Negative ones too, which are the widest: none overlaps its neighbour."""
+    page = visit(edge.address, width=width).page
+    over = page.evaluate(
+        """async (count) => {
+          const { drawHeatmap } = await import("/console/heatmap.js");
+          document.getElementById("playground-results").hidden = false;
+          const matrix = Array(count).fill(Array(count).fill(-0.88));
+          drawHeatmap(Array(count).fill("a text"), matrix, () => {});
+          return [...document.querySelectorAll("#heatmap [role=gridcell]")].map((cell) => {
+            const words = document.createRange();
+            words.selectNodeContents(cell);
+            return words.getBoundingClientRect().width - cell.clientWidth;
+          });
+        }""",
+        texts,
+    )
+    assert len(over) == texts**2
+    assert max(over) <= 0
+
+
 def test_hostile_texts_are_shown_as_texts(edge, visit):
     """Markup in a text is text, in the table, the heatmap, the map and the snippets."""
     opened = visit(edge.address)

@@ -58,13 +58,17 @@ export function bytes(n) {
 }
 
 /** A difference, of which the power of ten matters; 0 is written so only if it is exactly 0. */
-export const difference = (d) => (d === 0 ? "0" : d.toExponential(1));
+export function difference(d) {
+  if (d === 0) return "0";
+  return d < 0.01 ? d.toExponential(1) : d.toPrecision(2);
+}
 
-/** A cosine in two digits, with a minus that is as wide as a digit; none for what rounds to 0. */
+/** A cosine in two digits, short enough for a narrow column; no minus for what rounds to 0. */
 export const hundredths = (c) =>
   c
     .toFixed(2)
     .replace(/^-0\.00$/, "0.00")
+    .replace(/^(-?)0/, "$1")
     .replace("-", "\u2212");
 
 /** A cosine near 1, with as many nines as it has; 1 is written so only if it is exactly 1. */

@@ -12,18 +12,25 @@ const STATES = new Map([
   ["ready", "good"],
   ["closed", "good"],
   ["up", "good"],
+  ["steady", "good"],
+  ["noise", "good"],
   ["starting", "warn"],
   ["waiting", "warn"],
   ["half-open", "warn"],
   ["fails", "warn"],
   ["unknown", "warn"],
+  ["not told", "warn"],
   ["failed", "bad"],
   ["open", "bad"],
   ["out", "bad"],
   ["down", "bad"],
+  ["drift", "bad"],
 ]);
 const state = (name) => chip(name, STATES.get(name) ?? "plain");
 const LATELY = 60;
+const ABOUT_DRIFT =
+  "Drift: how far a model\u2019s answers to a few fixed texts lie from those that it gave first. " +
+  "The command \u201cgateway drift\u201d tells more.";
 
 /** Notes when an upstream's calls last failed, and how: a counter tells neither. */
 export class Failures {
@@ -56,15 +63,17 @@ export class Failures {
 export class Inventory {
   constructor() {
     this.models = null;
+    this.why = "";
     this.engines = new Map();
     this.reading = null;
     this.lately = null;
     this.failures = new Failures();
-    this.drawModels = whenChanged((rows) => table(byId("models"), "models-title", MODELS, rows));
-    this.drawUpstreams = whenChanged((rows) => {
-      const shown = UPSTREAMS.filter(({ needed }) => !needed || rows.some(needed));
-      table(byId("upstreams"), "upstreams-title", shown, rows);
-    });
+    this.drawModels = whenChanged((rows) =>
+      table(byId("models"), "models-title", needed(MODELS, rows), rows),
+    );
+    this.drawUpstreams = whenChanged((rows) =>
+      table(byId("upstreams"), "upstreams-title", needed(UPSTREAMS, rows), rows),
+    );
     this.drawStores = whenChanged((rows) => {
       byId("stores-card").hidden = !rows.length;
       table(byId("stores"), "stores-title", STORES, rows);
@@ -74,7 +83,7 @@ export class Inventory {
   /** Take in what /v1/models said: its list, or null and why it is not there. */
   takeModels(models, why = "") {
     this.models = models;
-    say(byId("models-said"), why || (models.length ? "" : "This key may use no model."));
+    this.why = why || (models.length ? "" : "This key may use no model.");
     byId("models").hidden = !models?.length;
     this.draw();
   }
@@ -92,7 +101,10 @@ export class Inventory {
   }
 
   draw() {
-    if (this.models) this.drawModels(this.models.map((model) => this.modelRow(model)));
+    const models = (this.models ?? []).map((model) => this.modelRow(model));
+    if (models.length) this.drawModels(models);
+    const watched = models.some(({ drift }) => drift);
+    say(byId("models-said"), this.why || (watched ? ABOUT_DRIFT : ""));
     const upstreams = this.upstreamRows();
     say(byId("upstreams-said"), upstreams.length ? "" : "None is known to this page yet.");
     byId("upstreams").hidden = !upstreams.length;
@@ -113,6 +125,7 @@ export class Inventory {
       context: model.context_length,
       served: served.filter(Boolean).join(", "),
       texts: texts ?? null,
+      drift: this.reading && driftOf(this.reading.scrape, model.id, Date.now() / 1000),
     };
   }
 
@@ -157,9 +170,28 @@ export class Inventory {
       similarity: told.similarity ?? null,
       queue: engine("engine_queue_depth"),
       memory: engine("engine_resident_bytes"),
-      restarts: engine("engine_restarts"),
+      restarts: engine("engine_restarts_total"),
     };
   }
+}
+
+/**
+ * Return how the canary texts were answered last: {state, distance, checked}, the last one in words.
+ * `now` is in seconds of Unix time. null: nobody has looked.
+ */
+function driftOf(scrape, model, now) {
+  const last = (name, where = () => true) =>
+    scrape.of(name, (l) => l.get("model") === model && where(l))[0]?.value;
+  const failed = last("drift_checks_total", (l) => l.get("result") === "failed");
+  const at = last("drift_last_check_timestamp_seconds");
+  if (!at) return failed ? { state: "not told", distance: null, checked: "" } : null;
+  const distance = last("drift_distance");
+  const same = distance === 0 ? "steady" : "noise";
+  return {
+    state: last("drift_detected") ? "drift" : same,
+    distance,
+    checked: show.ago(Math.max(0, now - at)),
+  };
 }
 
 function storeRows(scrape) {
@@ -182,6 +214,16 @@ function storeRows(scrape) {
 
 const NONE = "–";
 const or = (value, shown) => (value === null || value === undefined ? NONE : shown(value));
+const needed = (columns, rows) =>
+  columns.filter(({ needed }) => !needed || rows.some((row) => needed(row)));
+
+const driftCell = ({ state: found, distance, checked }) =>
+  h(
+    "span",
+    {},
+    state(found),
+    h("small", {}, distance ? `1 \u2212 cos ${show.difference(distance)}, ${checked}` : checked),
+  );
 
 const MODELS = [
   {
@@ -193,6 +235,11 @@ const MODELS = [
   { name: "Dimensions", number: true, cell: ({ width }) => or(width, show.count) },
   { name: "Tokens, at most", number: true, cell: ({ context }) => or(context, show.count) },
   { name: "Texts so far", number: true, cell: ({ texts }) => or(texts, show.count) },
+  {
+    name: "Drift",
+    needed: ({ drift }) => drift !== null,
+    cell: ({ drift }) => or(drift, driftCell),
+  },
   { name: "Served by", cell: ({ served }) => served },
 ];
 

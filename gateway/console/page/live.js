@@ -10,6 +10,8 @@ const KEPT = 300_000;
 /** Seconds over which the large numbers, and each point of a chart, are taken. */
 const LATELY = 60;
 const POINT = 10;
+/** Seconds by which the event loop may be late. */
+const LATE = 0.1;
 
 /** Where a text's vector, or an answer, came from: in the order in which they are stacked. */
 export const ORIGINS = new Map([
@@ -113,7 +115,8 @@ export class Live {
   }
 
   drawLatency(lately, course) {
-    const results = [...(this.ring.last?.durations.keys() ?? [])].filter(Boolean);
+    const known = this.ring.last?.durations ?? new Map();
+    const results = [...RESULTS.keys()].filter((result) => known.has(result));
     if (results.length) this.latency.draw(...byResult(results, course));
     else this.latency.draw(...ofAll(course));
     if (!lately) return;
@@ -189,38 +192,60 @@ export function hitRate(texts) {
 
 /** Return the small figures under the charts, as [name, value, kind?]. */
 function factsOf(last, lately) {
-  const { scrape, inFlight, rejected } = last;
-  const failed = lately.answers.get("5xx") ?? 0;
-  const mistaken = lately.answers.get("4xx") ?? 0;
-  const facts = [];
-  if (inFlight !== null) facts.push(["In flight", show.count(inFlight)]);
-  facts.push(["Failed, last minute", show.count(failed), failed && "bad"]);
-  facts.push(["Clients’ mistakes, last minute", show.count(mistaken), mistaken && "warn"]);
-  if (rejected) {
-    const reasons = [...lately.rejected]
-      .filter(([, n]) => n)
-      .map(([why, n]) => `${why} ${show.count(n)}`);
-    facts.push(["Turned away, last minute", reasons.join(", ") || "0", reasons.length && "warn"]);
-  }
-  const chats = hitRate(last.chats);
-  if (chats !== null) facts.push(["Chats told again", show.percent(chats)]);
-  const retries = scrape.sum("upstream_retries_total");
-  if (retries !== null) facts.push(["Retries", show.count(retries)]);
-  const failovers = scrape.sum("upstream_failovers_total");
-  if (failovers) facts.push(["Failovers", show.count(failovers), "warn"]);
-  const reloads = scrape.by("config_reloads_total", "result");
-  if (total(reloads)) {
-    const refused = scrape.sum("config_last_reload_success") === 0;
-    const times = show.count(total(reloads));
-    facts.push([
-      "Config reloads",
-      refused ? `${times}, the last one refused` : times,
-      refused && "bad",
-    ]);
-  }
-  if (scrape.sum("limits_shared")) facts.push(["Limits", "each worker counts alone", "warn"]);
+  const facts = [...traffic(last, lately), ...troubles(last.scrape), ...house(last, lately)];
   return facts.map(([name, value, kind]) => [name, value, kind || ""]);
 }
+
+/** What the last minute's requests came to. */
+function* traffic({ inFlight, rejected }, lately) {
+  if (inFlight !== null) yield ["In flight", show.count(inFlight)];
+  const failed = lately.answers.get("5xx") ?? 0;
+  yield ["Failed, last minute", show.count(failed), failed && "bad"];
+  const mistaken = lately.answers.get("4xx") ?? 0;
+  yield ["Clients’ mistakes, last minute", show.count(mistaken), mistaken && "warn"];
+  if (rejected) {
+    const reasons = counted(lately.rejected);
+    yield ["Turned away, last minute", reasons || "0", reasons && "warn"];
+  }
+  const own = quantile(0.99, together(lately.overheads));
+  if (own) yield ["The gateway’s own time, p99", show.estimate(own)];
+}
+
+/** What should not be, and mostly is not. */
+function* troubles(scrape) {
+  const drifted = scrape.of("drift_detected").filter(({ value }) => value);
+  const models = [...new Set(drifted.map(({ labels }) => labels.get("model")))];
+  if (models.length) yield ["Drifted", models.join(", "), "bad"];
+  const refused = counted(scrape.by("vectors_refused_total", "reason"));
+  if (refused) yield ["Vectors refused", refused, "bad"];
+  const failovers = scrape.sum("upstream_failovers_total");
+  if (failovers) yield ["Failovers", show.count(failovers), "warn"];
+  if (scrape.sum("limits_shared")) yield ["Limits", "each worker counts alone", "warn"];
+}
+
+/** What is told of the gateway itself. */
+function* house({ scrape, chats }, lately) {
+  const again = hitRate(chats);
+  if (again !== null) yield ["Chats told again", show.percent(again)];
+  const retries = scrape.sum("upstream_retries_total");
+  if (retries !== null) yield ["Retries", show.count(retries)];
+  const reloads = total(scrape.by("config_reloads_total", "result"));
+  const last = scrape.sum("config_last_reload_success") === 0 ? ", the last one refused" : "";
+  if (reloads) yield ["Config reloads", `${show.count(reloads)}${last}`, last && "bad"];
+  const lag = quantile(0.99, together(lately.lags));
+  if (lag && lag.value >= LATE) yield ["Event loop late, p99", show.estimate(lag), "warn"];
+  const workers = scrape.sum("workers");
+  if (workers > 1) yield ["Workers", show.count(workers)];
+  const memory = scrape.sum("process_resident_bytes");
+  if (memory !== null) yield ["Memory", show.bytes(memory)];
+}
+
+/** Return counts in words, without those that are 0. */
+const counted = (counts) =>
+  [...counts]
+    .filter(([, n]) => n)
+    .map(([what, n]) => `${what} ${show.count(n)}`)
+    .join(", ");
 
 function drawFacts(facts) {
   byId("facts").replaceChildren(
