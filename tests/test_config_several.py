@@ -39,10 +39,10 @@ def test_what_may_be_mixed(options, name):
     assert len(config(options, name).models[name].upstreams) > 1
 
 
-def test_the_readmes_several_upstreams_are_right():
+def test_the_manuals_several_upstreams_are_right():
     """As they stand there, with the upstreams that they name."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    blocks = [part.split("```")[0] for part in readme.split("```toml\n")[1:]]
+    page = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+    blocks = [part.split("```")[0] for part in page.split("```toml\n")[1:]]
     [text] = [block for block in blocks if "weights" in block]
     upstreams = "".join(
         f'[upstreams.{name}]\nkind = "openai"\nbase_url = "http://{name}/v1"\n'
