@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from gateway.backends.local import EngineStatus, LocalBackend
 from gateway.backends.member import Backend
@@ -22,25 +21,29 @@ from gateway.chat.line import Chat
 from gateway.chat.recording import Recordings
 from gateway.config import Config, Key
 from gateway.console import routes as console
+from gateway.drift.asking import Canaries
+from gateway.drift.knowledge import refuse_drifted
+from gateway.drift.schedule import Times
+from gateway.drift.watch import Drift
 from gateway.edge.bodies import Bodies
 from gateway.edge.endpoints import (
     ChatEndpoint,
     EmbeddingsEndpoint,
     HealthEndpoints,
     ModelEndpoints,
-    PostEndpoint,
     root,
 )
 from gateway.edge.middleware import RequestEdge
 from gateway.edge.origins import Origins
+from gateway.edge.paths import OPERATIONS, operation, straight
 from gateway.embeddings import Embeddings
 from gateway.foundation import Foundation
 from gateway.keyring import Keyring
-from gateway.metrics.collectors import CONTENT_TYPE
-from gateway.metrics.observed import ObservedEmbeddings
 from gateway.metrics.observed_chat import ObservedCalls, ObservedChat
 from gateway.metrics.observed_upstreams import ObservedUpstreams
+from gateway.metrics.scrape import Scrape
 from gateway.models import models_of, open_backend
+from gateway.route import Route as EmbeddingRoute
 from gateway.routing import RoutingTable
 from gateway.spaces.members import Servers
 from gateway.spaces.space import Spaces
@@ -48,8 +51,6 @@ from gateway.types import Account, Caller
 
 _SEED_BITS = 53
 """Of the seeds that we draw: what JavaScript's numbers hold exactly."""
-SCRAPE_PATIENCE = 0.5
-"""Seconds that a scrape waits for an engine's figures."""
 
 
 class Gateway:
@@ -76,19 +77,37 @@ class Gateway:
         """Requests that are answered by this config now; counted by the Door."""
         self.backends = _backends(config, foundation, before)
         self.foundation = foundation
-        self.spaces = Spaces(cache, log=log, clock=clock)
+        self.spaces = Spaces(cache, log=log, clock=clock, on_refused=metrics.vectors.refused)
         servers = Servers(config, self.backends, self.spaces, metrics.upstreams.failed_over)
         self.upstreams = ObservedUpstreams(self.backends, self.spaces, metrics.upstreams, log)
         if before is not None:
             self.spaces.adopt(before.spaces)
             self.upstreams.adopt(before.upstreams)
+        self._telling: list[asyncio.Task[None]] = []
         self._beside: list[asyncio.Task[None]] = []
         self._routes = RoutingTable(models_of(config, servers), foundation.cl100k, cache.scopes)
         self._flights = Flights()
         self._recordings = Recordings()
-        embeddings = ObservedEmbeddings(
-            Embeddings(self._routes, cache, self._flights, on_computed=metrics.computed), metrics
+        line = Embeddings(
+            self._routes,
+            cache,
+            self._flights,
+            on_computed=self._computed,
+            on_refused=metrics.vectors.refused,
+            clock=clock,
+            may_ask=refuse_drifted,
         )
+        self.drift = Drift(
+            self._routes,
+            Canaries(line),
+            cache,
+            Times(config.server.drift_every, config.server.drift_delay),
+            tells=metrics.drift,
+            log=log,
+            clock=clock,
+        )
+        if before is not None:
+            self.drift.adopt(before.drift)
         chat = ObservedChat(
             Chat(
                 self._routes,
@@ -99,6 +118,7 @@ class Gateway:
                     on_made=ObservedCalls(metrics.chats, metrics.keys, log).made,
                 ),
                 draw_seed=partial(secrets.randbits, _SEED_BITS),
+                clock=clock,
             ),
             metrics.chats,
             clock,
@@ -112,7 +132,7 @@ class Gateway:
         self._engines = {} if config.server.offline else _local(self.backends)
         bodies = Bodies(config.server.max_body)
         embed = EmbeddingsEndpoint(
-            embeddings,
+            line,
             self._keyring,
             bodies=bodies,
             request_timeout=config.server.request_timeout,
@@ -130,7 +150,15 @@ class Gateway:
             Route("/health/live", health.live, methods=["GET"]),
             Route("/health/ready", health.ready, methods=["GET"]),
         ]
-        scraped = Route("/metrics", self._scrape, methods=["GET"])
+        scrape = Scrape(
+            metrics,
+            cache,
+            self._engines,
+            foundation.metrics_directory,
+            admit=self._admit,
+            look=self.upstreams.look,
+        )
+        scraped = Route("/metrics", scrape.get, methods=["GET"])
         public = [*_api(embed, talk, ModelEndpoints(self.catalog, self._keyring)), *operations]
         apart = config.server.admin is not None
         self.app = self._finished(public if apart else [*public, scraped], keyless=not config.keys)
@@ -149,48 +177,53 @@ class Gateway:
 
     async def start(self) -> None:
         """Become the one whose models' names the metrics know."""
+        metrics = self.foundation.metrics
+        metrics.flush()
         self.foundation.label = self._routes.label
-        beside = (self.upstreams.watch(), self.spaces.watch())
-        self._beside = list(map(asyncio.create_task, beside))
+        metrics.requests.know(OPERATIONS)
+        metrics.vectors.know(self.backends)
+        telling = [self.upstreams.watch(), self.drift.show()]
+        if self.foundation.asks:
+            telling.append(self.drift.ask())
+        self._telling = list(map(asyncio.create_task, telling))
+        self._beside = [asyncio.create_task(self.spaces.watch())]
 
     def step_down(self) -> None:
         """Leave it to another to tell of upstreams: two of one name would contradict each other."""
-        for task in self._beside[:1]:
+        for task in self._telling:
             task.cancel()
 
     async def aclose(self, others: Sequence["Gateway"] = ()) -> None:
         """Close the backends that no other gateway uses; after the last request."""
-        for task in self._beside:
+        beside = [*self._telling, *self._beside]
+        for task in beside:
             task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         await self.spaces.aclose()
         used = {id(backend) for other in others for backend in other.backends.values()}
         own = [backend for backend in self.backends.values() if id(backend) not in used]
         await asyncio.gather(*(backend.aclose() for backend in own))
 
-    async def _scrape(self, request: Request) -> Response:
+    def _computed(self, route: EmbeddingRoute, tokens: int, caller: Caller) -> None:
+        self.foundation.metrics.requests.computed(route, tokens, caller)
+        self.drift.used(route)
+
+    def _admit(self, request: Request) -> None:
         if self.config.server.admin is None:
             self._keyring.admin(request.scope["headers"])
-        engines, metrics = self._engines, self.foundation.metrics
-        figures = await asyncio.gather(*(e.health(SCRAPE_PATIENCE) for e in engines.values()))
-        restarts = {name: status.restarts for name, status in self.engines().items()}
-        metrics.engines(dict(zip(engines, figures, strict=True)), restarts)
-        self.upstreams.look()
-        await metrics.cache(self.foundation.cache)
-        page = metrics.page(self.foundation.metrics_directory)
-        return Response(page, media_type=CONTENT_TYPE)
 
     def _finished(self, routes: Sequence[Route], *, keyless: bool) -> ASGIApp:
         # A bare Router: RequestEdge renders every error, so that Starlette's two middlewares, which
         # would cost a cached answer a fifth of its time, have nothing to do.
         return RequestEdge(
             straight(Router(routes=routes, redirect_slashes=False), routes),
-            operations=_OPERATIONS,
-            observe=self.foundation.metrics.request,
+            operation=operation,
+            begun=self.foundation.metrics.requests.begun,
+            ended=self.foundation.metrics.requests.ended,
             clock=self.foundation.clock,
             log=self.foundation.log,
             origins=Origins(self.config.server.hosts, self.config.server.origins, keyless=keyless),
-            refused=self.foundation.metrics.refused,
+            refused=self.foundation.metrics.requests.refused,
         )
 
 
@@ -208,6 +241,7 @@ def _backends(
             foundation.connect,
             chat=config.chats(name),
             engine=config.engines.get(name, name),
+            seen=foundation.metrics.vectors,
         )
         for name, upstream in config.upstreams.items()
     }
@@ -230,24 +264,6 @@ def _answers(cache: TieredCache) -> Answers:
     return Answers(cache if sealed else cache.without_stores(), sealed=sealed)
 
 
-def straight(router: ASGIApp, routes: Sequence[Route]) -> ASGIApp:
-    """Return the router, but for applications among its routes that take a POST: straight to them.
-
-    Going through the patterns of all routes costs a tenth of a cached answer.
-    """
-    posted = {
-        ("POST", route.path): route.endpoint
-        for route in routes
-        if isinstance(route.endpoint, PostEndpoint)
-    }
-
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        app = posted.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        await (app or router)(scope, receive, send)
-
-    return dispatch
-
-
 def _api(embed: EmbeddingsEndpoint, chat: ChatEndpoint, models: ModelEndpoints) -> Iterator[Route]:
     """Yield OpenAI's paths, each also without /v1, as some clients leave it out."""
     for prefix in ("/v1", ""):
@@ -264,16 +280,3 @@ def _local(backends: Mapping[str, Backend]) -> Mapping[str, LocalBackend]:
 
 def _caller(key: Key, account: Account | None) -> Caller:
     return Caller(key.name, key.tenant, key.models, key.admin, account)
-
-
-_OPERATIONS = {
-    "/v1/embeddings": "embeddings",
-    "/embeddings": "embeddings",
-    "/v1/chat/completions": "chat",
-    "/chat/completions": "chat",
-    "/v1/models": "models",
-    "/models": "models",
-    "/metrics": "metrics",
-    "/health/live": "health",
-    "/health/ready": "health",
-}

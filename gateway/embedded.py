@@ -14,6 +14,7 @@ from gateway.errors import InvalidRequestError
 from gateway.route import Route
 from gateway.types import Caller, EmbeddingRequest, Text
 from gateway.vectors import InvalidVectorError
+from gateway.waiting import Waiting
 
 SOURCES = ("memory", "duplicate", "store", "in-flight", "upstream")
 """Where a vector may come from; a duplicate is one that stands in the same request already."""
@@ -49,6 +50,8 @@ class Embedded(Struct):
     """What the upstream said of its rate limits."""
     request_id: bytes = b""
     """The upstream's of the last call, where it gives one."""
+    waited: float = 0.0
+    """Seconds in which an upstream was waited for, its queue included."""
 
 
 Texts = Mapping[Key, Text]
@@ -68,6 +71,8 @@ class Work:
     fields: Mapping[str, Any]
     caller: Caller
     deadline: float
+    waiting: Waiting
+    """For upstreams: for calls of its own, and for others' that bring its texts."""
     entries: dict[Key, Entry] = field(default_factory=dict)
     sources: dict[Key, str] = field(default_factory=dict)
     """Where each came from; what others' calls brought is left out."""
@@ -138,6 +143,7 @@ def gathered(request: EmbeddingRequest, work: Work, cache: TieredCache, now: flo
         unshared=not all(entry.shared for entry in entries),
         headers=work.headers,
         request_id=work.request_id,
+        waited=work.waiting.seconds,
     )
 
 

@@ -10,6 +10,7 @@ behind a backend, or of metrics, which look at the result from outside.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from typing import Protocol, cast
 
 from gateway.accept import accept
@@ -23,6 +24,7 @@ from gateway.errors import (
     InvalidRequestError,
     OwnLimitError,
     UpstreamTimeoutError,
+    VectorsRefusedError,
     store_away,
     texts_not_cached,
 )
@@ -31,6 +33,7 @@ from gateway.route import Route
 from gateway.routing import RoutingTable
 from gateway.spending import Bill, expected_tokens, pays
 from gateway.types import USUAL, CacheControl, Caller, EmbeddingRequest, Text
+from gateway.waiting import Waiting
 
 _TURNS = 3
 """Times a request joins others' calls, before it asks for itself what they did not bring."""
@@ -47,6 +50,16 @@ class _TextRefusedError(Exception):
 
 _THEIRS = (InvalidRequestError, UpstreamTimeoutError, OwnLimitError, _TextRefusedError)
 """Failures of a call that are about the request that began it, not about who joined it."""
+
+
+class MayAsk(Protocol):
+    """Raises where a model may not be asked for these texts now."""
+
+    def __call__(
+        self, route: Route, texts: Collection[Text], caller: Caller, *, shared: bool
+    ) -> None:
+        """`shared`: what it says is kept, for everybody of the caller's tenant."""
+        ...
 
 
 class CreatesEmbeddings(Protocol):
@@ -69,14 +82,24 @@ class Embeddings:
         flights: Flights,
         *,
         on_computed: Callable[[Route, int, Caller], None] = lambda _, __, ___: None,
+        on_refused: Callable[[VectorsRefusedError], None] = lambda _: None,
+        may_ask: MayAsk = lambda _, __, ___, shared: None,  # noqa: ARG005 - a keyword's name
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_computed` is told of the tokens of every call that was answered, and who began it."""
+        """`on_computed` is told of the tokens of every call that was answered, and who began it.
+
+        `on_refused`: see `accept`. `may_ask` raises where a model may not be asked for these texts.
+        `now` gives Unix times, `clock` seconds that never go back.
+        """
         self._routes = routes
         self._cache = cache
         self._flights = flights
         self._on_computed = on_computed
+        self._on_refused = on_refused
+        self._may_ask = may_ask
         self._now = now
+        self._clock = clock
 
     async def create(
         self, request: EmbeddingRequest, caller: Caller, *, deadline: float
@@ -104,7 +127,7 @@ class Embeddings:
         # Who asks does not change a vector: it goes upstream, and not into the key.
         sent = fields if request.user is None else {**fields, "user": request.user}
         unique = dict(zip(keys, texts, strict=True))
-        work = Work(route, place, keys, unique, sent, caller, deadline)
+        work = Work(route, place, keys, unique, sent, caller, deadline, Waiting(self._clock))
         if route.model.cached and not request.cache.no_store:
             await self._gather(work, request.cache)
         elif _only_kept(work, request.cache):
@@ -172,7 +195,9 @@ class Embeddings:
                     others.setdefault(flight, []).append(key)
             own = self._begin(work, unasked, flights, shared=shared) if unasked else None
             try:
-                brought = await land(own, others, _THEIRS)
+                # Of one's own flight the calls count, of others' all: they are asking already.
+                with work.waiting if others else nullcontext():
+                    brought = await land(own, others, _THEIRS)
             except _TextRefusedError as refused:
                 raise refused.error.at(work.keys.index(refused.key)) from None
             work.entries.update((key, brought[key]) for key in missing if key in brought)
@@ -220,22 +245,25 @@ class Embeddings:
     ) -> Brought:
         """Ask the upstream for these texts, and keep what it says if all of it is sound."""
         route = work.route
+        self._may_ask(route, texts.values(), work.caller, shared=shared)
         try:
             async with places, _bill(work, texts, counts) as bill:
-                raw = await route.backend.embed(
-                    route.upstream_model,
-                    list(texts.values()),
-                    fields=work.fields,
-                    truncate=route.model.truncate,
-                    deadline=work.deadline,
-                    caller=work.caller,
-                )
+                with work.waiting:
+                    raw = await route.backend.embed(
+                        route.upstream_model,
+                        list(texts.values()),
+                        fields=work.fields,
+                        truncate=route.model.truncate,
+                        deadline=work.deadline,
+                        caller=work.caller,
+                    )
                 tokens = sum(raw.tokens)
                 bill.settle(tokens, tokens * (route.price or 0.0) / 1e6)
         except InvalidInputError as error:
             raise _TextRefusedError(list(texts)[error.item], error) from None
         self._on_computed(route, tokens, work.caller)
-        made = dict(zip(texts, accept(raw, route, work.place, self._now()), strict=True))
+        entries = accept(raw, route, work.place, self._now(), self._on_refused)
+        made = dict(zip(texts, entries, strict=True))
         if counts is not None:
             for key, entry in made.items():
                 entry.tokens, entry.estimated = counts[key], False
@@ -270,9 +298,11 @@ async def _counts(work: Work, texts: Texts, found: Brought) -> Counts | None:
     known = {**work.entries, **found}
     others = sum(known[key].tokens for key in work.keys if key in known)
     try:
-        counts = await count_tokens(
-            work.route, [texts[k] for k in keys], others, work.deadline, work.caller
-        )
+        # Where the config names a tokenizer, they are counted here.
+        with nullcontext() if work.route.model.count else work.waiting:
+            counts = await count_tokens(
+                work.route, [texts[k] for k in keys], others, work.deadline, work.caller
+            )
     except InvalidInputError as error:
         raise _TextRefusedError(keys[error.item], error) from None
     return None if counts is None else dict(zip(keys, counts, strict=True))

@@ -21,6 +21,7 @@ import structlog
 from msgspec.structs import replace
 
 from gateway.backends.local import EngineFacts, EngineStatus
+from gateway.engine_counts import COUNTS
 
 _GIVES_UP = frozenset({3, 4})
 """Exit codes of an engine that would fail the same way again: 3 the model, 4 the memory. Of one
@@ -114,7 +115,9 @@ class EngineKeeper:
                 await self._process.wait()
         if self._listener is not None:
             self._listener.close()
-        for left in (self.socket_path, self.status_path, self.status_path.with_suffix(".journal")):
+        status = self.status_path
+        lasting = (status.with_suffix(".journal"), status.with_suffix(COUNTS))
+        for left in (self.socket_path, status, *lasting):
             left.unlink(missing_ok=True)
 
     @property

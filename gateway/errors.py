@@ -16,6 +16,7 @@
     ├── RateLimitError              429
     │   └── OwnLimitError           429  (of the caller's own key)
     ├── UpstreamError               502  the upstream failed, or its answer cannot be trusted
+    │   ├── VectorsRefusedError     502
     │   ├── UpstreamTimeoutError    504
     │   └── UpstreamConnectError    502  no answer was had: safe to ask again
     ├── NotCachedError              504  only what is kept was wanted, and it is not
@@ -30,7 +31,10 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway.reasons import Reason
+from gateway.reasons import Fault, Reason
+
+OTHER_WIDTH = "upstream_other_width"
+"""The code where vectors are sound, and wider or narrower than this model's have been so far."""
 
 
 class GatewayError(Exception):
@@ -201,6 +205,17 @@ class UpstreamError(GatewayError):
     default_code = "upstream_error"
 
 
+class VectorsRefusedError(UpstreamError):
+    """An upstream's vectors are not accepted; `fault` says in a word what is wrong with them."""
+
+    default_code = "upstream_invalid_response"
+
+    def __init__(self, upstream: str, why: str, fault: Fault, code: str | None = None) -> None:
+        super().__init__(f"The answer of upstream '{upstream}' was refused: {why}.", code=code)
+        self.upstream = upstream
+        self.fault = fault
+
+
 class UpstreamTimeoutError(UpstreamError):
     """An upstream did not answer in time."""
 
@@ -228,6 +243,7 @@ class NotCachedError(GatewayError):
             "request said only-if-cached.",
             param=param,
             headers={"x-should-retry": "false"},
+            reason="not_cached",
         )
 
 

@@ -41,15 +41,17 @@ class Foundation:
         secret: CacheSecret | None = None,
         clock: Callable[[], float] = time.monotonic,
         registry: CollectorRegistry | None = None,
-        metrics_directory: str | None = None,
+        metrics_directory: Path | None = None,
         draining: Callable[[], bool] = lambda: False,
         change: Callable[[], Change] = Change,
+        asks: bool = False,
     ) -> None:
         """`directory` holds the sockets of the engines (see EngineKeeper).
 
         With several workers `metrics_directory` is where prometheus-client keeps their values, and
         `secret` what all of them name vectors with. `draining` says whether the process is being
-        stopped, `change` what became of its config. Raises ConfigError for a secret.
+        stopped, `change` what became of its config, `asks` whether this process is the one that
+        asks models whether they have drifted. Raises ConfigError for a secret.
         """
         self.directory = directory
         self.log = log
@@ -57,6 +59,7 @@ class Foundation:
         self.metrics_directory = metrics_directory
         self.draining = draining
         self.change = change
+        self.asks = asks
         self.label: Callable[[str], str] = lambda _: "other"
         """Turns a client's model name into the current config's, or "other"."""
         self.metrics = Metrics(registry or CollectorRegistry(), self._label, change, draining)
@@ -97,6 +100,7 @@ class Foundation:
         beside = [self.cache.watch()]
         if self.metrics_directory:
             beside.append(self.metrics.keep_up(self.cache))
+        beside.append(self.metrics.process.watch(self.clock))
         self._beside = list(map(asyncio.create_task, beside))
 
     async def aclose(self) -> None:
@@ -115,13 +119,15 @@ def _open_cache(
     clock: Callable[[], float],
     log: structlog.stdlib.BoundLogger,
 ) -> TieredCache:
+    stores = [ObservedStore(store, metrics, clock) for store in open_stores(settings, log)]
+    metrics.caches.know(store.name for store in stores)
     return TieredCache(
         MemoryStore(settings.memory),
-        [ObservedStore(store, metrics, clock) for store in open_stores(settings, log)],
+        stores,
         Scopes(secret.value),
         log=log,
         ttl=settings.ttl,
         shares_secret=secret.shared,
-        on_corrupt=metrics.corrupt,
+        on_corrupt=metrics.caches.corrupt,
         on_begun_anew=partial(keep_secret, settings),
     )

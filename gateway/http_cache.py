@@ -3,9 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gateway.types import USUAL, CacheControl
+
+CacheResult = Literal["hit", "partial", "miss", "bypass"]
+"""What the cache did for a request: all, some or none of it, or it was passed by: as the model or
+the request wants it."""
 
 # What was read once is not read again in another way (`+` after a quantifier): a header of many
 # blanks or quotes would take seconds.
@@ -77,17 +81,20 @@ class Answer(Protocol):
         ...
 
 
-def cache_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """Return `Cache-Status`, and `Age` where a part was kept already."""
-    status = _status(
+def cache_told(answer: Answer) -> tuple[CacheResult, list[tuple[bytes, bytes]]]:
+    """Return what the cache did, and the headers that say so.
+
+    These are `Cache-Status`, and `Age` where a part was kept already.
+    """
+    result, status = _status(
         tuple(answer.sources.items()),
         answer.stored > 0,
         "bypass" if answer.bypassed else "request" if answer.forced else None,
         answer.unshared,
     )
     if answer.age is None:
-        return [(b"cache-status", status)]
-    return [(b"cache-status", status), (b"age", b"%d" % max(0, int(answer.age)))]
+        return result, [(b"cache-status", status)]
+    return result, [(b"cache-status", status), (b"age", b"%d" % max(0, int(answer.age)))]
 
 
 @lru_cache(1024)
@@ -96,16 +103,18 @@ def _status(
     stored: bool,
     why: str | None,
     unshared: bool,
-) -> bytes:
-    """Return the value of RFC 9211: a hit only if nothing went out for this request."""
+) -> tuple[CacheResult, bytes]:
+    """Return the result and the value of RFC 9211: a hit only if nothing went out for this."""
     counts = dict(sources)
     detail = ", ".join(f"{source}={count}" for source, count in sources if count)
     if unshared:
         detail += ", unshared"
+    result: CacheResult
     if not counts.get("upstream") and not counts.get("in-flight"):
-        how = "hit"
+        result = "hit"
     elif why is not None:
-        how = f"fwd={why}"
+        result = "bypass"
     else:
-        how = "fwd=partial" if counts.get("memory") or counts.get("store") else "fwd=miss"
-    return f'gateway; {how}{"; stored" if stored else ""}; detail="{detail}"'.encode()
+        result = "partial" if counts.get("memory") or counts.get("store") else "miss"
+    how = result if result == "hit" else f"fwd={why or result}"
+    return result, f'gateway; {how}{"; stored" if stored else ""}; detail="{detail}"'.encode()

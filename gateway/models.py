@@ -8,7 +8,7 @@ from random import random
 
 from gateway.backends.local import ADDRESS, PART_TEXTS, LocalBackend
 from gateway.backends.member import Backend
-from gateway.backends.openai import Endpoint, OpenAIBackend
+from gateway.backends.openai import Endpoint, OpenAIBackend, SeesVectors
 from gateway.backends.transport import Transport, TransportSettings
 from gateway.chat_route import ChatModel
 from gateway.config import Config, LlamaUpstream, Model, ModelFiles, OpenAIUpstream, is_pattern
@@ -31,11 +31,12 @@ def open_backend(
     *,
     chat: bool = False,
     engine: str = "",
+    seen: SeesVectors | None = None,
 ) -> Backend:
     """Return who asks this upstream; `directory` holds the sockets of the engines.
 
     `chat` says which of the two the engine of a llama upstream does, `engine` what it is called
-    where that is not as the upstream.
+    where that is not as the upstream, `seen` is told of its vectors.
     """
     if isinstance(upstream, OpenAIUpstream):
         settings = TransportSettings(
@@ -46,7 +47,9 @@ def open_backend(
             ca_file=upstream.ca_file,
             uds=None,
         )
-        return OpenAIBackend(name, _endpoint(upstream), connect(name, settings), _retry())
+        return OpenAIBackend(
+            name, _endpoint(upstream), connect(name, settings), _retry(), seen=seen
+        )
     contexts = upstream.contexts_for(chat=chat) or cores()
     endpoint = engine_endpoint(upstream, contexts, chat=chat)
     socket, status = engine_paths(directory, engine or name)
@@ -66,6 +69,7 @@ def open_backend(
         model_info(upstream, chat=chat),
         status,
         contexts=contexts,
+        seen=seen,
     )
 
 
@@ -150,6 +154,7 @@ def _embedding_model(name: str, model: Model, config: Config, servers: Servers) 
         local=all(here),
         cached=model.cache_for("embedding") == "always",
         offline=model.offline or config.server.offline,
+        drift=model.drift,
         price=model.price_for(name, local=all(here)),
     )
 

@@ -11,7 +11,12 @@ from typing import Any
 from gateway.backends.base import EmbeddingBackend
 from gateway.cache.keys import Key
 from gateway.cache.scopes import Place, Scope, Scopes
-from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
+from gateway.errors import (
+    OTHER_WIDTH,
+    InvalidInputError,
+    InvalidRequestError,
+    VectorsRefusedError,
+)
 from gateway.tenants import Tenants
 from gateway.tokens import Cl100k
 from gateway.types import Caller, EmbeddingRequest, Text
@@ -47,6 +52,8 @@ class EmbeddingModel:
     """Whether vectors are kept at all."""
     offline: bool = False
     """Whether only what is kept is answered."""
+    drift: str = "warn"
+    """What is done where its vectors are not any more what they were: see gateway.drift."""
     price: float | None = None
     """US dollars for a million tokens."""
     forwards: bool = False
@@ -120,8 +127,12 @@ class Route:
 
         Raises AuthenticationError where the model wants a key of his own, and he sent none.
         """
-        place = self._tenants.place(caller)
+        place = self.place(caller)
         return place, place.keyspace.keys(texts, seed, fields)
+
+    def place(self, caller: Caller) -> Place:
+        """Return where the caller's vectors are kept now; raises as `keys` does."""
+        return self._tenants.place(caller)
 
     def width(self, scope: Scope) -> int | None:
         """Return the width of the model's vectors, as far as it is known."""
@@ -131,19 +142,20 @@ class Route:
             self.space.width = scope.fact.width
         return scope.fact.width
 
-    def admit(self, width: int, scope: Scope) -> None:
-        """Learn the width of the model's vectors, or raise UpstreamError for another one."""
+    def admit(self, width: int, scope: Scope, upstream: str) -> None:
+        """Learn the width of the model's vectors, or raise VectorsRefusedError for another one."""
         known = self.width(scope)
         if known is None:
             scope.widen(width)
             self.space.width = width
         elif known != width:
-            raise UpstreamError(
-                f"The answer of upstream '{self.backend.name}' was refused: its vectors have "
-                f"{width} components where this model's have {known}. If another model stands "
-                "behind its name now, purge what is kept of the old one: gateway cache purge "
-                "--model …",
-                code="upstream_invalid_response",
+            raise VectorsRefusedError(
+                upstream,
+                f"its vectors have {width} components where this model's have {known}. If another "
+                "model stands behind its name now, purge what is kept of the old one: gateway "
+                "cache purge --model …",
+                "width",
+                OTHER_WIDTH,
             )
 
     def forwarded(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:

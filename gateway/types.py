@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,34 @@ class CacheControl:
 
 USUAL = CacheControl()
 """What most requests say: nothing."""
+
+
+class Spared(NamedTuple):
+    """What became of the texts of a request for vectors, and what it did not cost."""
+
+    sources: Mapping[str, int]
+    """Texts by where their vectors came from."""
+    tokens: int
+    """Those that were not computed for it."""
+    price: float | None
+    """US dollars for a million tokens, where that is known."""
+
+
+class Asked(Struct):
+    """A request at its end, as it is counted."""
+
+    operation: str
+    model: str | None
+    """The name that was asked for, as far as the request was read."""
+    status: int
+    seconds: float
+    """From the request's headers to its answer's last byte."""
+    cache: str = ""
+    """What the cache did for it; "" where nothing was looked up."""
+    overhead: float | None = None
+    """Seconds to the answer's first byte, less those in which an upstream was waited for."""
+    spared: Spared | None = None
+    """None for all but vectors."""
 
 
 class EmbeddingRequest(Struct, frozen=True):
@@ -84,6 +112,8 @@ class RawEmbeddings:
     """Upstream headers the client should see (`x-ratelimit-*`)."""
     request_id: bytes = b""
     """The upstream's, where it gives one."""
+    upstream: str = ""
+    """Whose answer it is."""
 
 
 class UpstreamInfo(Struct, frozen=True, omit_defaults=True):

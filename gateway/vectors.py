@@ -4,7 +4,9 @@ A stored vector is `bytes`: the full-width unit vector as little-endian float32.
 fewer dimensions, base64 and float text, is derived from it. Nothing here knows of HTTP or caches.
 """
 
+from collections.abc import Sequence
 from math import inf, sqrt
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -26,9 +28,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class InvalidVectorError(ValueError):
-    """A vector that must not leave: `reason` is "zero" or "not_finite"."""
+    """A vector that must not leave, and why."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Literal["zero", "not_finite"]) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -54,6 +56,17 @@ def is_direction(row: Row) -> bool:
         if 0.0 < float(row.dot(row)) < inf:
             return True
     return bool(np.isfinite(row).all() and row.any())
+
+
+def norms(rows: Sequence[Row]) -> list[float]:
+    """Return the L2 norm of each row, to six digits."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # In float32 it is quick, and in doubt where it overflows or vanishes.
+        squares = [float(row.dot(row)) for row in rows]
+    return [
+        sqrt(square) if 0.0 < square < inf else float(np.linalg.norm(row.astype(np.float64)))
+        for square, row in zip(squares, rows, strict=True)
+    ]
 
 
 def cosine(one: bytes, other: bytes) -> float:

@@ -87,11 +87,13 @@ def ending() -> Iterator[list[Running]]:
 def _opening(place: Path, ending: list[Running]) -> Iterator[OpenGateway]:
     started: list[Running] = []
 
-    def start(toml: str, *, open_transport: Open = open_transport, **environ: str) -> Running:
+    def start(
+        toml: str, *, open_transport: Open = open_transport, asks: bool = False, **environ: str
+    ) -> Running:
         directory = place / f"run{len(started)}"
         directory.mkdir()
         config = parse(toml, source=None, environ=environ, base_dir=place)
-        started.append(Running(config, directory, open_transport=open_transport))
+        started.append(Running(config, directory, open_transport=open_transport, asks=asks))
         return started[-1].start()
 
     yield start

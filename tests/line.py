@@ -11,6 +11,7 @@ from gateway.cache.flight import Flights
 from gateway.cache.memory import MemoryStore
 from gateway.cache.scopes import Scopes
 from gateway.cache.tiered import TieredCache
+from gateway.drift.knowledge import refuse_drifted
 from gateway.embeddings import Embeddings
 from gateway.errors import InvalidInputError, UpstreamError
 from gateway.route import EmbeddingModel
@@ -28,22 +29,39 @@ CL100K = Cl100k()
 class Line:
     """The straight line over one backend, one model, `m`, and stores if there are any."""
 
-    def __init__(self, backend=None, memory=2**20, stores=(), ttl=None, now=time.time, **model):
+    def __init__(
+        self,
+        backend=None,
+        memory=2**20,
+        stores=(),
+        ttl=None,
+        now=time.time,
+        name="m",
+        on_computed=lambda *_: None,
+        **model,
+    ):
         self.backend = backend or Backend()
         options = {"dimensions": "any", "identity": "i"} | model
-        models = [EmbeddingModel("m", self.backend, **options)]
+        models = [EmbeddingModel(name, self.backend, **options)]
         self.memory = MemoryStore(memory)
         self.flights = Flights()
         scopes = Scopes(b"s" * 32)
         self.cache = TieredCache(
             self.memory, stores, scopes, log=structlog.get_logger(), ttl=ttl, now=now
         )
-        routes = RoutingTable(models, CL100K, scopes)
-        self.embeddings = Embeddings(routes, self.cache, self.flights, now=now)
+        self.routes = RoutingTable(models, CL100K, scopes)
+        self.embeddings = Embeddings(
+            self.routes,
+            self.cache,
+            self.flights,
+            on_computed=on_computed,
+            may_ask=refuse_drifted,
+            now=now,
+        )
 
-    async def ask(self, *texts, timeout=5.0, caller=None, **fields):
+    async def ask(self, *texts, timeout=5.0, caller=None, model="m", **fields):
         deadline = asyncio.get_running_loop().time() + timeout
-        request = EmbeddingRequest("m", texts, **({"base64": True} | fields))
+        request = EmbeddingRequest(model, texts, **({"base64": True} | fields))
         return await self.embeddings.create(request, caller or Caller(), deadline=deadline)
 
     def begin(self, *texts, **options):

@@ -29,6 +29,8 @@ from gateway.logs import open_log
 from gateway.running.door import Door
 
 Open = Callable[[TransportSettings], Transport]
+QUIET = '[server]\ndrift_every = "0s"\n'
+"""For a gateway that may run for more than half a minute, and whose upstream counts its calls."""
 
 
 def one_model(base_url: str, *, upstream: str = "", model: str = "", rest: str = "") -> str:
@@ -49,9 +51,16 @@ class Running:
     """A gateway that listens, from `start` to `stop`."""
 
     def __init__(
-        self, config: Config, directory: Path, *, open_transport: Open = open_transport
+        self,
+        config: Config,
+        directory: Path,
+        *,
+        open_transport: Open = open_transport,
+        asks: bool = False,
     ) -> None:
+        """`asks` lets it ask models whether they have drifted, which else nobody does here."""
         self.config = config
+        self._asks = asks
         self.directory = directory
         """Where engines would have their sockets: whatever is written there was written by us."""
         self.registry = CollectorRegistry()
@@ -117,6 +126,12 @@ class Running:
     def requests_running(self) -> int:
         """Requests that the server works on now."""
         return len(self.servers[0].server_state.tasks)
+
+    @property
+    def chats_followed(self) -> int:
+        """Requests that read an answer to a chat while it comes."""
+        recordings = self.gateway._recordings._by_key if self.gateway else {}
+        return sum(recording._readers for recording in list(recordings.values()))
 
     @property
     def connections(self) -> int:
@@ -214,12 +229,13 @@ class Running:
             open_transport=self._open_transport,
             registry=self.registry,
             draining=lambda: self.draining,
+            asks=self._asks,
         )
         door = self._door = Door(Gateway(self.config, foundation))
         self._loop = asyncio.get_running_loop()
         apps = [door.public, door.admin]
         self.servers = [
-            make_server(app, self.config.server, refused=foundation.metrics.refused)
+            make_server(app, self.config.server, refused=foundation.metrics.requests.refused)
             for app in apps
             if app is not None
         ]

@@ -42,7 +42,7 @@ def member(name, model=MODEL, **options):
     return Member(Backend(name, **options), model)
 
 
-def space(*members, cache=None, clock=None, alike=0.99, name="s"):
+def space(*members, cache=None, clock=None, alike=0.99, name="s", **options):
     """Return a space of these members, the first of which gives the reference."""
     return Space(
         name,
@@ -50,6 +50,7 @@ def space(*members, cache=None, clock=None, alike=0.99, name="s"):
         Reference(name, MODEL, cache or globals()["cache"]()),
         log=structlog.get_logger(),
         clock=clock or time.monotonic,
+        **options,
     )
 
 

@@ -103,6 +103,7 @@ MET = {
     errors.RateLimitError: (429, upstream(behave.status(429, {"retry-after": "60"}, QUOTED))),
     errors.OwnLimitError: (429, over_the_limit),
     errors.UpstreamError: (502, upstream(behave.status(500, {"retry-after": "60"}, QUOTED))),
+    errors.VectorsRefusedError: (502, upstream(behave.status(200, {}, QUOTED))),
     errors.UpstreamTimeoutError: (504, upstream(behave.slow(30))),
     errors.UpstreamConnectError: (502, upstream(behave.cut_body)),
     errors.NotCachedError: (

@@ -131,7 +131,7 @@ def test_when_both_have_left_the_call_ends(running, fake_openai):
         pair = [begin(running, stream=True, seed=9)]
         hang.reached.result(10)
         pair.append(begin(running, seed=9))
-        running.wait_until(lambda: running.requests_running == 2)
+        running.wait_until(lambda: running.chats_followed == 2)
         for connection in pair[::order]:
             assert fake_openai.chat.calls[0].ended is None
             connection.close()

@@ -69,7 +69,7 @@ def test_what_was_spent_is_counted_although_who_asked_has_left(running, fake_ope
     hang.reached.result(10)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(chat, running, seed=1)
-        running.wait_until(lambda: running.requests_running == 2)
+        running.wait_until(lambda: running.chats_followed == 2)
         first.close()
         running.wait_until(lambda: running.requests_running == 1)
         hang.release()

@@ -28,7 +28,7 @@ def test_a_hundred_at_once_are_one_call(running, fake_openai, pool):
     forms = [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}]
     asked = [pool.submit(chat, running, seed=1, user=str(n), **forms[n % 3]) for n in range(100)]
     hang.reached.result(10)
-    running.wait_until(lambda: running.requests_running == 100)
+    running.wait_until(lambda: running.chats_followed == 100)
     hang.release()
     answers = [answer.result(30) for answer in asked]
     assert len({said(answer) for answer in answers}) == 1
@@ -46,7 +46,7 @@ def test_who_comes_in_the_middle_reads_from_the_start(running, fake_openai, pool
     first = pool.submit(chat, running, seed=1, stream=True)
     hang.reached.result(10)
     later = [pool.submit(chat, running, seed=1, stream=stream) for stream in (True, False, True)]
-    running.wait_until(lambda: running.requests_running == 4)
+    running.wait_until(lambda: running.chats_followed == 4)
     hang.release()
     answers = [each.result(10) for each in (first, *later)]
     assert len({said(answer) for answer in answers}) == 1
@@ -60,7 +60,7 @@ def test_a_failure_is_for_those_who_waited(running, fake_openai, pool):
     fake_openai.chat.script(behave.together(hang, chat_behave.refuse(500)))
     asked = [pool.submit(chat, running, seed=1, stream=n % 2 == 0) for n in range(10)]
     hang.reached.result(10)
-    running.wait_until(lambda: running.requests_running == 10)
+    running.wait_until(lambda: running.chats_followed == 10)
     hang.release()
     assert {answer.result(10).status_code for answer in asked} == {502}
     assert len(fake_openai.chat.calls) == 1
@@ -80,7 +80,7 @@ def test_a_refusal_of_anothers_request_is_not_ones_own(running, fake_openai, poo
     bad = pool.submit(chat, running, seed=1, user="bad")
     hang.reached.result(10)
     good = [pool.submit(chat, running, seed=1, user="good", stream=n % 2 == 0) for n in range(9)]
-    running.wait_until(lambda: running.requests_running == 10)
+    running.wait_until(lambda: running.chats_followed == 10)
     hang.release()
     assert bad.result(10).status_code == 400
     assert len({said(answer.result(10)) for answer in good}) == 1
@@ -93,7 +93,7 @@ def test_requests_that_are_all_refused_give_up(running, fake_openai, pool):
     fake_openai.chat.always(behave.together(hang, chat_behave.refuse(400)))
     asked = [pool.submit(chat, running, seed=1) for _ in range(20)]
     hang.reached.result(10)
-    running.wait_until(lambda: running.requests_running == 20)
+    running.wait_until(lambda: running.chats_followed == 20)
     hang.release()
     assert {answer.result(10).status_code for answer in asked} == {400}
     assert len(fake_openai.chat.calls) <= 5
@@ -118,7 +118,7 @@ def test_what_is_broken_is_not_kept(running, fake_openai, pool, behaviour, strea
     first = pool.submit(chat, running, seed=1, stream=stream)
     hang.reached.result(10)
     other = pool.submit(chat, running, seed=1, stream=False)
-    running.wait_until(lambda: running.requests_running == 2)
+    running.wait_until(lambda: running.chats_followed == 2)
     hang.release()
     first.result(10)
     if behaviour is not chat_behave.no_done:
@@ -169,7 +169,7 @@ def test_a_json_beside_a_stream_that_cannot_be_one_is_asked_for_by_itself(
     first = pool.submit(chat, running, seed=1, stream=True)
     hang.reached.result(10)
     other = pool.submit(chat, running, seed=1)
-    running.wait_until(lambda: running.requests_running == 2)
+    running.wait_until(lambda: running.chats_followed == 2)
     hang.release()
     assert first.result(10).content == bare(fake_openai.chat.calls[0].sent)
     assert other.result(10).headers["content-type"] == "application/json"

@@ -14,6 +14,7 @@ from gateway.errors import (
     InvalidRequestError,
     NotCachedError,
     TooManyTokensError,
+    VectorsRefusedError,
     context_length_exceeded,
     retry_headers,
     texts_not_cached,
@@ -24,7 +25,13 @@ def family(root):
     return [root, *(kind for child in root.__subclasses__() for kind in family(child))]
 
 
-SPECIAL = {InvalidInputError, TooManyTokensError, NotCachedError, ConfigError}
+SPECIAL = {
+    InvalidInputError,
+    TooManyTokensError,
+    VectorsRefusedError,
+    NotCachedError,
+    ConfigError,
+}
 
 
 OURS = [kind for kind in family(GatewayError) if kind.__module__ == GatewayError.__module__]
@@ -98,6 +105,14 @@ def test_what_is_not_cached_is_named_and_not_to_be_asked_for_again(missing, said
     assert (body["type"], body["param"], body["code"]) == ("not_cached", "input", "not_cached")
     assert body["message"].startswith("'input[3]' is not in the cache")
     assert said in body["message"]
+
+
+def test_vectors_that_are_refused_say_whose_and_why():
+    """In the message for people, and in words for metrics."""
+    error = VectorsRefusedError("far", "a vector is all zeros", "zero")
+    assert error.message == "The answer of upstream 'far' was refused: a vector is all zeros."
+    assert (error.status, error.code) == (502, "upstream_invalid_response")
+    assert (error.upstream, error.fault, error.reason) == ("far", "zero", None)
 
 
 def test_a_config_error_holds_every_problem():

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.embedded import SOURCES, Embedded
-from gateway.http_cache import cache_control, cache_headers
+from gateway.http_cache import cache_control, cache_told
 from gateway.types import USUAL, CacheControl
 
 
@@ -170,7 +170,7 @@ def told(age=None, **fields):
     flags = {name: fields.pop(name) for name in ("stored", "forced", "unshared") if name in fields}
     sources = dict.fromkeys(SOURCES, 0) | {n.replace("_", "-"): c for n, c in fields.items()}
     answer = Embedded("m", [], 0, sources, age=age, **flags)
-    return {name.decode(): value.decode() for name, value in cache_headers(answer)}
+    return {name.decode(): value.decode() for name, value in cache_told(answer)[1]}
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_metrics_tell_of_the_engine(local: GatewayProcess):
     client(local).embeddings.create(model="minilm", input="something to count")
     lines = httpx2.get(f"{local.address}/metrics").text.splitlines()
     figures = dict(line.rsplit(" ", 1) for line in lines if line.startswith("gateway_engine"))
-    assert float(figures['gateway_engine_decoded_texts{engine="minilm"}']) > 0
+    assert float(figures['gateway_engine_texts_total{engine="minilm"}']) > 0
     assert float(figures['gateway_engine_resident_bytes{engine="minilm"}']) > 20e6
     assert float(figures['gateway_engine_queue_depth{engine="minilm"}']) == 0
 

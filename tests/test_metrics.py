@@ -1,14 +1,12 @@
 """`/metrics`: the names and labels that dashboards are built on, and a bound on both."""
 
 import asyncio
-import os
-import subprocess
-import sys
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.backends.transport import Reply
+from gateway.engine_counts import EngineCounts
 from gateway.errors import (
     RateLimitError,
     UpstreamConnectError,
@@ -16,13 +14,17 @@ from gateway.errors import (
     UpstreamTimeoutError,
 )
 from gateway.metrics.collectors import Metrics
+from gateway.metrics.engines import EngineReading
 from gateway.metrics.observed import ObservedTransport
 from tests import upstream_behaviours as behave
 from tests.running import one_model
+from tests.scraping import text_of
 
 FAMILIES = {
     ("gateway_requests", "counter", ("code", "model", "operation")),
-    ("gateway_request_duration_seconds", "histogram", ("model", "operation")),
+    ("gateway_request_duration_seconds", "histogram", ("cache", "model", "operation")),
+    ("gateway_overhead_seconds", "histogram", ("cache", "operation")),
+    ("gateway_requests_in_flight", "gauge", ("operation",)),
     ("gateway_inputs", "counter", ("model", "result")),
     ("gateway_input_tokens", "counter", ("model", "source")),
     ("gateway_upstream_requests", "counter", ("outcome", "upstream")),
@@ -37,6 +39,15 @@ FAMILIES = {
     ("gateway_cache_bytes", "gauge", ("tier",)),
     ("gateway_cache_entries", "gauge", ("tier",)),
     ("gateway_build_info", "gauge", ("version",)),
+    ("gateway_vectors_refused", "counter", ("reason", "upstream")),
+    ("gateway_vector_norm", "histogram", ("upstream",)),
+    ("gateway_cache_corrupt_entries", "counter", ("tier",)),
+    ("gateway_process_resident_bytes", "gauge", ()),
+    ("gateway_process_cpu_seconds", "counter", ()),
+    ("gateway_process_open_fds", "gauge", ()),
+    ("gateway_process_start_time_seconds", "gauge", ()),
+    ("gateway_workers", "gauge", ()),
+    ("gateway_event_loop_lag_seconds", "histogram", ()),
 }
 
 
@@ -66,9 +77,6 @@ def test_names_types_and_labels_are_what_dashboards_know(lasting):
     }
     assert FAMILIES <= seen
     assert all(family.documentation for family in families.values())
-    assert ("gateway_cache_corrupt_entries", "counter") in {
-        (f.name, f.type) for f in families.values()
-    }
 
 
 def test_requests_texts_and_tokens_are_counted(running, fake_openai):
@@ -216,7 +224,7 @@ def test_failures_of_a_transport_are_outcomes_and_go_on(error, outcome):
             await watched.send("POST", "http://x", {}, None, timeout=1)
         await watched.aclose()
         assert inner.closed
-        return metrics.page(None).decode()
+        return text_of(metrics)
 
     page = asyncio.run(scene())
     assert f'gateway_upstream_requests_total{{outcome="{outcome}",upstream="up"}} 1.0' in page
@@ -245,43 +253,32 @@ def test_statuses_are_grouped(status, outcome):
     metrics = Metrics(CollectorRegistry(), str)
     watched = ObservedTransport(Answering(), metrics, "up", lambda: 0.0)
     asyncio.run(watched.send("GET", "http://x", {}, None, timeout=1))
-    assert f'outcome="{outcome}",upstream="up"}} 1.0' in metrics.page(None).decode()
+    assert f'outcome="{outcome}",upstream="up"}} 1.0' in text_of(metrics)
 
 
-def test_engines_tell_their_figures_and_a_stopped_one_is_zero():
-    """What an engine says of itself is gone when it does not answer; restarts are its keeper's."""
+def test_engines_tell_their_figures_and_a_stopped_one_is_at_rest():
+    """What it says of itself is gone when it does not answer; what it has done stays."""
     metrics = Metrics(CollectorRegistry(), str)
-    said = {"queue_depth": 3, "busy": 2, "rss_bytes": 4096, "decoded_texts": 9}
-    metrics.engines({"minilm": said}, {"minilm": 1})
-    page = metrics.page(None).decode()
-    for name, value in (
-        ("queue_depth", 3), ("contexts_busy", 2), ("resident_bytes", 4096),
-        ("restarts", 1), ("decoded_texts", 9),
+    done = EngineCounts(9, 70, 0.5, (3, *(0,) * 13, 1, 0))
+    said = {"queue_depth": 3, "busy": 2, "rss_bytes": 4096}
+    metrics.engines.take([EngineReading("minilm", 1, done, said)])
+    engine = 'engine="minilm"'
+    running = text_of(metrics)
+    for line in (
+        f"queue_depth{{{engine}}} 3.0", f"contexts_busy{{{engine}}} 2.0",
+        f"resident_bytes{{{engine}}} 4096.0", f"restarts_total{{{engine}}} 1.0",
+        f"texts_total{{{engine}}} 9.0", f"tokens_total{{{engine}}} 70.0",
+        f"queue_wait_seconds_sum{{{engine}}} 0.5", f"queue_wait_seconds_count{{{engine}}} 4.0",
+        f'queue_wait_seconds_bucket{{{engine},le="0.001"}} 3.0',
+        f'queue_wait_seconds_bucket{{{engine},le="30.0"}} 3.0',
+        f'queue_wait_seconds_bucket{{{engine},le="60.0"}} 4.0',
+        f'queue_wait_seconds_bucket{{{engine},le="+Inf"}} 4.0',
     ):  # fmt: skip
-        assert f'gateway_engine_{name}{{engine="minilm"}} {float(value)!r}' in page
-    metrics.engines({"minilm": None}, {"minilm": 2})
-    page = metrics.page(None).decode()
-    assert 'gateway_engine_queue_depth{engine="minilm"} 0.0' in page
-    assert 'gateway_engine_restarts{engine="minilm"} 2.0' in page
-
-
-def test_workers_are_added_up(tmp_path):
-    """Two workers' counts are one figure on the page of whichever is asked."""
-    program = """
-import sys
-from prometheus_client import CollectorRegistry, values
-values.ValueClass = values.MultiProcessValue(lambda: sys.argv[1])
-from gateway.metrics.collectors import Metrics
-metrics = Metrics(CollectorRegistry(), str)
-metrics.request("embeddings", "m", 200, 0.01)
-metrics.cache_entries.labels("memory").set(5)
-sys.stdout.buffer.write(metrics.page(sys.argv[2]))
-"""
-    page = ""
-    for worker in ("worker0", "worker1"):
-        environ = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-        page = subprocess.run(
-            [sys.executable, "-c", program, worker, str(tmp_path)],
-            env=environ, capture_output=True, check=True, text=True,
-        ).stdout  # fmt: skip
-    assert 'gateway_requests_total{code="200",model="m",operation="embeddings"} 2.0' in page
+        assert f"gateway_engine_{line}\n" in running
+    metrics.engines.take([EngineReading("minilm", 2, done, None)])
+    stopped = text_of(metrics)
+    assert f"gateway_engine_queue_depth{{{engine}}} 0.0" in stopped
+    assert f"gateway_engine_restarts_total{{{engine}}} 2.0" in stopped
+    assert f"gateway_engine_texts_total{{{engine}}} 9.0" in stopped
+    metrics.engines.take([])
+    assert "gateway_engine" not in text_of(metrics)

@@ -8,21 +8,24 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from gateway.edge.endpoints import CACHE, WAITED
 from gateway.edge.middleware import RequestEdge
 from gateway.errors import RateLimitError
 from gateway.logs import open_log
+from gateway.types import Asked
 
 
 class Scene:
     """One edge around one application; what it sent, observed and logged."""
 
     def __init__(self, app, *, level="debug"):
-        self.sent, self.observed, self.now = [], [], 100.0
+        self.sent, self.begun, self.observed, self.now = [], [], [], 100.0
         self.stream = io.StringIO()
         self.edge = RequestEdge(
             app,
-            operations={"/known": "embeddings"},
-            observe=lambda *seen: self.observed.append(seen),
+            operation=lambda path: "embeddings" if path == "/known" else "other",
+            begun=self.begun.append,
+            ended=self.observed.append,
             clock=lambda: self.now,
             log=open_log(level, "json", self.stream),
         )
@@ -71,7 +74,7 @@ def test_an_answer_gets_its_headers_and_is_observed_once():
     scene = Scene(fine).ask()
     assert scene.headers["a"] == "b"
     assert scene.headers["openai-processing-ms"] == "0"
-    assert scene.observed == [("embeddings", "m", 200, 0.0)]
+    assert scene.observed == [Asked("embeddings", "m", 200, 0.0)]
     (line,) = scene.lines
     assert (line["event"], line["operation"], line["status"], line["id"]) == (
         "request", "embeddings", 200, scene.headers["x-request-id"],
@@ -90,13 +93,29 @@ def test_time_is_told_as_it_passes():
     scene = Scene(slow)
     scene.ask()
     assert scene.headers["openai-processing-ms"] == "12"
-    assert scene.observed[0][3] == pytest.approx(1.0129)
+    assert scene.observed[0].seconds == pytest.approx(1.0129)
+
+
+def test_a_gateways_own_time_is_what_is_left_to_the_first_byte():
+    """Waiting for an upstream is not its own, nor what a client takes to read."""
+
+    async def slow(scope, receive, send):
+        scope[CACHE], scope[WAITED] = "partial", 2.0
+        scene.now += 2.25
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scene.now += 5.0
+        await send({"type": "http.response.body", "body": b"x"})
+
+    scene = Scene(slow)
+    scene.ask()
+    assert scene.begun == ["embeddings"]
+    assert scene.observed == [Asked("embeddings", None, 200, 7.25, "partial", 0.25)]
 
 
 def test_paths_nobody_knows_are_one_operation_and_stand_in_no_log():
     """A client may write anything there."""
     scene = Scene(fine).ask("/a/canary/text")
-    assert scene.observed[0][0] == "other"
+    assert scene.observed[0].operation == "other"
     assert "canary" not in scene.stream.getvalue()
 
 
@@ -113,7 +132,7 @@ def test_our_errors_are_rendered_with_their_headers():
     assert scene.headers["content-type"] == "application/json"
     assert int(scene.headers["content-length"]) == len(scene.sent[1]["body"])
     assert json.loads(scene.sent[1]["body"])["error"]["message"] == "Slow down."
-    assert scene.observed == [("embeddings", None, 429, 0.0)]
+    assert scene.observed == [Asked("embeddings", None, 429, 0.0)]
 
 
 def test_what_the_router_raises_is_rendered_too():
@@ -143,7 +162,7 @@ def test_an_error_after_the_first_byte_cannot_be_rendered():
     """The status stands; the log has the place, and the observation what was sent."""
     scene = Scene(failing(ValueError("canary"), begun=True)).ask()
     assert len(scene.sent) == 1
-    assert scene.observed == [("embeddings", None, 200, 0.0)]
+    assert scene.observed == [Asked("embeddings", None, 200, 0.0)]
     assert "unforeseen error" in [line["event"] for line in scene.lines]
 
 
@@ -156,7 +175,7 @@ def test_a_client_that_left_is_a_499(error):
             scene.ask()
     else:
         scene.ask()
-    assert (scene.sent, scene.observed) == ([], [("embeddings", None, 499, 0.0)])
+    assert (scene.sent, scene.observed) == ([], [Asked("embeddings", None, 499, 0.0)])
     assert ["request"] == [line["event"] for line in scene.lines]
 
 

@@ -8,8 +8,10 @@ from prometheus_client import CollectorRegistry
 from gateway.cache.store import StoreError
 from gateway.metrics.collectors import Metrics
 from gateway.metrics.observed import ObservedStore
+from gateway.types import Asked
 from tests.cache.shelf import Shelf
 from tests.cache.worker import Worker
+from tests.scraping import text_of
 
 WHERE, KEY = "0" * 24 + ".0", b"k" * 32
 
@@ -26,6 +28,7 @@ def watched(clock=None):
     store = ObservedStore(shelf, metrics, clock or ticking())
 
     def value(name, **labels):
+        metrics.flush()
         return registry.get_sample_value(f"gateway_{name}", {"tier": "shelf", **labels})
 
     return shelf, store, metrics, value
@@ -93,7 +96,7 @@ def test_a_store_that_is_away_is_down_and_keeps_its_last_figures():
         worker = Worker(store)
 
         async def figures():
-            await metrics.cache(worker.cache)
+            await metrics.caches.look(worker.cache)
             return [value(f"store_{name}") for name in ("up", "entries")]
 
         assert await figures() == [0, None]
@@ -133,12 +136,12 @@ def test_what_made_room_is_counted_on_though_a_store_counts_from_zero_again():
         counted = []
         for evicted in (0, 5, 7, 7, 1, 4):
             shelf.usage.evicted = evicted
-            await metrics.cache(worker.cache)
+            await metrics.caches.look(worker.cache)
             counted.append(value("cache_evictions_total"))
         assert counted == [0, 5, 7, 7, 7, 10]
         await worker.keep(*(f"text {number}" for number in range(10)))
         for _ in range(2):
-            await metrics.cache(worker.cache)
+            await metrics.caches.look(worker.cache)
             assert value("cache_evictions_total", tier="memory") == worker.memory.evicted > 0
 
     asyncio.run(scene())
@@ -150,7 +153,7 @@ def test_damaged_entries_are_counted_by_tier():
     async def scene():
         shelf, store, metrics, value = watched()
         worker = await Worker(store).met()
-        worker.cache._on_corrupt = metrics.corrupt
+        worker.cache._on_corrupt = metrics.caches.corrupt
         await worker.keep("x")
         shelf.damage()
         await worker.look_up("x")
@@ -165,11 +168,11 @@ def test_what_was_tallied_is_in_the_next_reading_whoever_reads():
     async def scene():
         _, store, metrics, value = watched()
         worker = await Worker(store).met()
-        metrics.request("embeddings", "m", 200, 0.01)
+        metrics.requests.ended(Asked("embeddings", "m", 200, 0.01))
         labels = 'code="200",model="m",operation="embeddings"'
-        assert f"gateway_requests_total{{{labels}}} 1.0" in metrics.page(None).decode()
+        assert f"gateway_requests_total{{{labels}}} 1.0" in text_of(metrics)
         for _ in range(2):
-            assert f"gateway_requests_total{{{labels}}} 1.0" in metrics.page(None).decode()
+            assert f"gateway_requests_total{{{labels}}} 1.0" in text_of(metrics)
         keeping_up = asyncio.create_task(metrics.keep_up(worker.cache))
         await worker.keep("x")
         async with asyncio.timeout(20):

@@ -25,7 +25,7 @@ def outcomes(answer, scene, **settings):
         async with listen(answer) as wire:
             await scene(watched, wire.url)
             await watched.aclose()
-        metrics.page(None)
+        metrics.flush()
         counted = {
             sample.labels["outcome"]: sample.value
             for family in registry.collect()

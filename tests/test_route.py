@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.cache.scopes import PREFIX, ScopeFact, Scopes, write_fact
-from gateway.errors import InvalidInputError, InvalidRequestError, UpstreamError
+from gateway.cache.facts import PREFIX, ScopeFact, write_fact
+from gateway.cache.scopes import Scopes
+from gateway.errors import InvalidInputError, InvalidRequestError, VectorsRefusedError
 from gateway.route import VECTOR_FIELDS, EmbeddingModel
 from gateway.routing import RoutingTable
 from gateway.tokens import Cl100k
@@ -141,9 +142,9 @@ def test_a_width_is_learned_once_and_then_demanded():
     scope = Scopes(b"s" * 32).of("t", "identity", "m")
     here = route()
     for _ in range(2):
-        here.admit(8, scope)
-    with pytest.raises(UpstreamError, match=r"9 components where this model's have 8.*purge"):
-        here.admit(9, scope)
+        here.admit(8, scope, "up")
+    with pytest.raises(VectorsRefusedError, match=r"9 components where this model's have 8.*purge"):
+        here.admit(9, scope, "up")
 
 
 def test_a_width_that_the_stores_know_is_this_models():
@@ -155,15 +156,15 @@ def test_a_width_that_the_stores_know_is_this_models():
     assert here.width(place.scope) is None
     place.scope.widen(8)
     assert (here.width(place.scope), routes.width("q")) == (8, 8)
-    here.admit(8, place.scope)
-    with pytest.raises(UpstreamError, match="9 components where this model's have 8"):
-        here.admit(9, place.scope)
+    here.admit(8, place.scope, "up")
+    with pytest.raises(VectorsRefusedError, match="9 components where this model's have 8"):
+        here.admit(9, place.scope, "up")
 
 
 def test_aliases_and_patterns_do_not_forget_a_width():
     """One model has one width, by whichever of its names it was learned."""
     routes = table(model("m", aliases={"q": "query: "}))
-    routes.embedding("m", ANYONE).admit(8, Scopes(b"s" * 32).of("t", "identity", "m"))
+    routes.embedding("m", ANYONE).admit(8, Scopes(b"s" * 32).of("t", "identity", "m"), "up")
     assert routes.embedding("q", ANYONE).space.width == 8
     assert (routes.width("m"), routes.width("nope")) == (8, None)
 

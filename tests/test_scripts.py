@@ -264,7 +264,9 @@ def test_every_dependency_is_pinned() -> None:
     extras = [need for extra in project["optional-dependencies"].values() for need in extra]
     needs = [Requirement(text) for text in project["dependencies"] + extras]
     assert [str(need) for need in needs if pins.get(need.name, "") not in need.specifier] == []
-    assert [pin for pin in pins.items() if not re.fullmatch(r"[\w.-]+ [\w.]+", " ".join(pin))] == []
+    assert [
+        pin for pin in pins.items() if not re.fullmatch(r"[\w.-]+ [\w.!]+", " ".join(pin))
+    ] == []
 
 
 def test_node_packages_are_pinned_without_an_address() -> None:
@@ -274,23 +276,3 @@ def test_node_packages_are_pinned_without_an_address() -> None:
     assert packages
     assert [package for package in packages if "resolved" in package] == []
     assert [package for package in packages if "integrity" not in package] == []
-
-
-def test_the_image_is_built_from_the_clone_alone() -> None:
-    """No downloads but packages; no root, no shell at start; all it copies reaches the builder."""
-    recipe = (ROOT / "deploy/Dockerfile").read_text()
-    steps = [line.split() for line in recipe.splitlines() if re.match(r"[A-Z]+ ", line)]
-    copied = [
-        source
-        for step in steps
-        if step[0] == "COPY" and not step[1].startswith("--from")
-        for source in step[1:-1]
-    ]
-    let_in = (ROOT / ".dockerignore").read_text().splitlines()
-    assert [source for source in copied if f"!{source}" not in let_in] == []
-    assert [step for step in steps if step[0] == "ADD"] == []
-    assert ["USER", "65532:65532"] in steps
-    assert {'["gateway"]', '["serve", "--host", "0.0.0.0"]'} == {
-        " ".join(step[1:]) for step in steps if step[0] in {"ENTRYPOINT", "CMD"}
-    }
-    assert not re.search(r"curl|wget|https|ENV.*(KEY|SECRET|TOKEN)", recipe)

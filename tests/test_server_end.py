@@ -40,8 +40,8 @@ async def serving(grace=30.0):
     app = Slow()
     edge = RequestEdge(
         app,
-        operations={},
-        observe=lambda *_: None,
+        operation=lambda _: "other",
+        ended=lambda _: None,
         clock=asyncio.get_running_loop().time,
         log=open_log("error", "json"),
     )

@@ -157,11 +157,12 @@ def test_an_upstream_that_was_away_is_compared_before_it_is_asked_again():
 
 
 def test_an_answer_of_another_width_is_refused_and_told_of():
-    """The next one is asked, and who sent it is out."""
+    """The next one is asked, and who sent it is out; the refusal is told of."""
     a, b = member("a"), member("b")
+    refusals = []
 
     async def scene():
-        where = space(a, b)
+        where = space(a, b, on_refused=refusals.append)
         backend = upstreams([a, b], where)
         await embed(backend, "x")
         await asyncio.sleep(0.01)
@@ -174,14 +175,16 @@ def test_an_answer_of_another_width_is_refused_and_told_of():
 
     run(scene)
     assert (served(a), served(b)) == (["x", "y"], ["y", "z"])
+    assert [(refusal.upstream, refusal.fault) for refusal in refusals] == [("a", "width")]
 
 
 def test_an_answer_that_comes_after_its_upstream_was_found_out_is_refused():
-    """It was asked while it was trusted, and is not any more."""
+    """It was asked while it was trusted, and is not any more; the refusal is told of."""
     a, b = member("a"), member("b")
+    refusals = []
 
     async def scene():
-        where = space(a, b)
+        where = space(a, b, on_refused=refusals.append)
         backend = upstreams([a], where)
         await embed(backend, "x")
         a.backend.gate = asyncio.Event()
@@ -193,6 +196,7 @@ def test_an_answer_that_comes_after_its_upstream_was_found_out_is_refused():
             await asking
 
     run(scene)
+    assert [(refusal.upstream, refusal.fault) for refusal in refusals] == [("a", "space")]
 
 
 def test_a_request_waits_no_longer_than_its_deadline():

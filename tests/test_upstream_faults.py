@@ -126,7 +126,7 @@ def test_another_width_than_before_is_refused(running, fake_openai):
     running.vectors("before")
     fake_openai.width = 31
     refused = running.embed(TEXTS)
-    assert (refused.status_code, refused.json()["error"]["code"]) == INVALID
+    assert (refused.status_code, refused.json()["error"]["code"]) == (502, "upstream_other_width")
     fake_openai.width = 32
     healthy(running, fake_openai)
 

@@ -19,7 +19,7 @@ class _Counted(msgspec.Struct):
     input_tokens: list[int]
 
 
-def read_counts(reply: Reply) -> list[int]:
+def read_token_counts(reply: Reply) -> list[int]:
     """Return the tokens of each text that was counted."""
     return msgspec.json.decode(reply.body, type=_Counted).input_tokens
 

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.backends.engine_words import read_counts, read_engine_failure
-from gateway.backends.openai import Endpoint, OpenAIBackend
+from gateway.backends.engine_words import read_engine_failure, read_token_counts
+from gateway.backends.openai import Endpoint, OpenAIBackend, SeesVectors
 from gateway.backends.transport import Opened, Reply, Transport
 from gateway.backends.upstream import Upstream
+from gateway.engine_counts import COUNTS, EngineCounts, read_counts
 from gateway.errors import (
     GatewayError,
     UnavailableError,
@@ -82,7 +83,9 @@ class LocalBackend:
         status_file: Path,
         *,
         contexts: int,
+        seen: SeesVectors | None = None,
     ) -> None:
+        """`seen` is told of its vectors."""
         self.name = name
         self.max_batch = endpoint.max_batch
         # Twice the contexts: one part being decoded, one ready behind it. But one request's parts
@@ -94,7 +97,13 @@ class LocalBackend:
         once = RetryPolicy(chance=retry.chance, attempts=1)
         self._transport = transport
         self._calls = OpenAIBackend(
-            name, endpoint, transport, once, read_failure=read_engine_failure, limits=_NEVER
+            name,
+            endpoint,
+            transport,
+            once,
+            read_failure=read_engine_failure,
+            limits=_NEVER,
+            seen=seen,
         )
 
     @property
@@ -171,7 +180,7 @@ class LocalBackend:
         body = msgspec.json.encode({"input": texts})
         return await self._patiently(
             lambda: self.upstream.call(
-                "POST", "/tokenize", body, deadline, read=read_counts, caller=caller
+                "POST", "/tokenize", body, deadline, read=read_token_counts, caller=caller
             ),
             deadline,
         )
@@ -216,6 +225,10 @@ class LocalBackend:
             return msgspec.json.decode(self._status_file.read_bytes(), type=EngineStatus)
         except (OSError, msgspec.DecodeError):
             return EngineStatus("starting")
+
+    def counts(self) -> EngineCounts:
+        """Return what the engine has done in all its lives."""
+        return read_counts(self._status_file.with_suffix(COUNTS))
 
     async def health(self, timeout: float) -> Mapping[str, Any] | None:  # noqa: ASYNC109
         """Return the engine's own figures; None where it is not running. Never wakes it."""

@@ -7,7 +7,7 @@ embeddings, `failures` errors.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,7 +17,13 @@ from gateway.backends.failures import read_failure
 from gateway.backends.transport import Opened, Reply, Transport
 from gateway.backends.upstream import ReadFailure, Upstream
 from gateway.backends.wire import read_embeddings
-from gateway.errors import GatewayError, InvalidInputError, UnavailableError, UpstreamError
+from gateway.errors import (
+    GatewayError,
+    InvalidInputError,
+    UnavailableError,
+    UpstreamError,
+    VectorsRefusedError,
+)
 from gateway.resilience.circuit import USUAL, Circuit, Limits
 from gateway.resilience.retry import RetryPolicy
 from gateway.types import ANYONE, Caller, ModelInfo, RawEmbeddings, Text, UpstreamInfo
@@ -28,6 +34,18 @@ LISTING_TIMEOUT = 5.0
 """Seconds for an upstream's list of models: somebody waits for `GET /v1/models` meanwhile."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+class SeesVectors(Protocol):
+    """Is told what upstreams send in place of vectors, and of the vectors."""
+
+    def sent(self, raw: RawEmbeddings) -> None:
+        """Take note of a sound answer."""
+        ...
+
+    def refused(self, error: VectorsRefusedError) -> None:
+        """Take note of one that is not accepted."""
+        ...
 
 
 class OpenAIBackend:
@@ -46,13 +64,15 @@ class OpenAIBackend:
         *,
         read_failure: ReadFailure = read_failure,
         limits: Limits = USUAL,
+        seen: SeesVectors | None = None,
     ) -> None:
-        """`limits` say when the upstream is left alone."""
+        """`limits` say when the upstream is left alone; `seen` is told of its vectors."""
         self.name = name
         self.max_batch = endpoint.max_batch
         self.forwards = endpoint.forward_key
         self._encoding = endpoint.encoding
         self._by_position = endpoint.by_position
+        self._seen = seen
         self.upstream = Upstream(name, endpoint, transport, retry, read_failure, limits)
         """Who is asked, for all models."""
 
@@ -149,9 +169,21 @@ class OpenAIBackend:
         await self.upstream.aclose()
 
     def _read(self, reply: Reply, sizes: Sequence[int]) -> RawEmbeddings:
-        raw = read_embeddings(reply.body, sizes, upstream=self.name, by_position=self._by_position)
+        raw = self._read_vectors(reply, sizes)
         limits = {k: v for k, v in reply.headers.items() if k.startswith("x-ratelimit-")}
         return replace(raw, headers=limits, request_id=request_id(reply.headers))
+
+    def _read_vectors(self, reply: Reply, sizes: Sequence[int]) -> RawEmbeddings:
+        by_position = self._by_position
+        try:
+            raw = read_embeddings(reply.body, sizes, upstream=self.name, by_position=by_position)
+        except VectorsRefusedError as error:
+            if self._seen is not None:
+                self._seen.refused(error)
+            raise
+        if self._seen is not None:
+            self._seen.sent(raw)
+        return raw
 
     def _read_models(self, reply: Reply) -> list[str]:
         try:

@@ -5,13 +5,13 @@ Promise P1: an answer is accepted whole or not at all, and items are placed by t
 
 from binascii import Error as Base64Error
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
 from pybase64 import b64decode
 
-from gateway.errors import UpstreamError
+from gateway.errors import VectorsRefusedError
 from gateway.types import RawEmbeddings, Row
 from gateway.vectors import is_direction
 
@@ -44,28 +44,31 @@ def read_embeddings(
 ) -> RawEmbeddings:
     """Decode an answer for texts of these sizes (bytes), one row a text, in the texts' order.
 
-    Understands base64 and float vectors alike, whichever was asked for. Raises UpstreamError,
-    code "upstream_invalid_response", for anything but a whole and consistent answer.
+    Understands base64 and float vectors alike, whichever was asked for. Raises
+    VectorsRefusedError for anything but a whole and consistent answer.
     """
     try:
         answer = _decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        _refuse(upstream, "it is not the JSON of an embeddings list")
+        why = "it is not the JSON of an embeddings list"
+        raise VectorsRefusedError(upstream, why, "unreadable") from None
     items = _placed(answer.data, len(sizes), by_position, upstream)
     rows = [_row(item.embedding, upstream) for item in items]
     width = len(rows[0])
     if any(len(row) != width for row in rows):
-        _refuse(upstream, "its vectors have different widths")
+        raise VectorsRefusedError(upstream, "its vectors have different widths", "width")
     tokens, estimated = _tokens(answer, sizes)
     truncated = answer.truncated if _fits(answer.truncated, bool, len(sizes)) else None
     said = answer.system_fingerprint
     fingerprint = said if isinstance(said, str) and len(said.encode()) <= MAX_FINGERPRINT else ""
-    return RawEmbeddings(rows, tokens, estimated, truncated, fingerprint)
+    return RawEmbeddings(rows, tokens, estimated, truncated, fingerprint, upstream=upstream)
 
 
 def _placed(items: list[_Item], count: int, by_position: bool, upstream: str) -> list[_Item]:
     if len(items) != count:
-        _refuse(upstream, f"{count} vectors were asked for and {len(items)} came")
+        raise VectorsRefusedError(
+            upstream, f"{count} vectors were asked for and {len(items)} came", "count"
+        )
     if count == 1 and items[0].index in (0, None):
         return items
     unplaced = [item for item in items if item.index is None]
@@ -76,10 +79,10 @@ def _placed(items: list[_Item], count: int, by_position: bool, upstream: str) ->
         if item.index is None:
             continue
         if not 0 <= item.index < count or places[item.index] is not None:
-            _refuse(upstream, "its `index` values are not a permutation")
+            raise VectorsRefusedError(upstream, "its `index` values are not a permutation", "index")
         places[item.index] = item
     if len(unplaced) > 1:
-        _refuse(upstream, "items came without `index`")
+        raise VectorsRefusedError(upstream, "items came without `index`", "index")
     if unplaced:
         places[places.index(None)] = unplaced[0]
     return [item for item in places if item is not None]
@@ -90,15 +93,18 @@ def _row(embedding: str | list[float], upstream: str) -> Row:
         try:
             row: Row = np.frombuffer(b64decode(embedding, validate=True), dtype="<f4")
         except (Base64Error, ValueError):
-            _refuse(upstream, "a vector is not base64 of float32 numbers")
+            why = "a vector is not base64 of float32 numbers"
+            raise VectorsRefusedError(upstream, why, "unreadable") from None
     else:
         # The decimals of a float32 give that float32 back: both forms of a vector are one vector.
         with np.errstate(over="ignore"):
             row = np.array(embedding, dtype=np.float32)
     if not len(row):
-        _refuse(upstream, "a vector is empty")
+        raise VectorsRefusedError(upstream, "a vector is empty", "unreadable")
     if not is_direction(row):
-        _refuse(upstream, f"a vector is {'not finite' if row.any() else 'all zeros'}")
+        if row.any():
+            raise VectorsRefusedError(upstream, "a vector is not finite", "not_finite")
+        raise VectorsRefusedError(upstream, "a vector is all zeros", "zero")
     return row
 
 
@@ -141,10 +147,3 @@ def share(total: int, sizes: Sequence[int]) -> list[int]:
         shares.append(upto - given)
         given = upto
     return shares
-
-
-def _refuse(upstream: str, reason: str) -> NoReturn:
-    raise UpstreamError(
-        f"The answer of upstream '{upstream}' was refused: {reason}.",
-        code="upstream_invalid_response",
-    )

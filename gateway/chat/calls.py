@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, InvalidRequestError
 from gateway.spending import pays
 from gateway.sse import DONE
 from gateway.types import Caller, ChatRequest
+from gateway.waiting import Waiting
 
 OnMade = Callable[[ChatRoute, Scope, Usage | None, str | None, Caller], None]
 """Told of every answer at its end: its tokens and its fingerprint, as far as they came, and who
@@ -36,6 +37,8 @@ class Work:
     deadline: float
     seed: int | None
     """The one that was drawn for it."""
+    waiting: Waiting
+    """For upstreams: for calls of its own, and for another's that brings its answer."""
 
     def passing(self, opened: Opened, watch: Watch) -> Passing:
         """Return the events of a stream that answers it."""
@@ -90,14 +93,15 @@ class Calls:
             return await self._post(work, changed)
 
     async def _post(self, work: Work, changed: dict[str, Any]) -> Opened:
-        return await work.route.backend.chat(
-            chat_body(work.request, **changed),
-            stream=work.request.stream,
-            quotable=Quotable(work.request),
-            deadline=work.deadline,
-            silence=self._silence,
-            caller=work.caller,
-        )
+        with work.waiting:
+            return await work.route.backend.chat(
+                chat_body(work.request, **changed),
+                stream=work.request.stream,
+                quotable=Quotable(work.request),
+                deadline=work.deadline,
+                silence=self._silence,
+                caller=work.caller,
+            )
 
     def relay(self, work: Work, opened: Opened, watch: Watch, *, drop_usage: bool) -> Relay:
         """Return a stream to be relayed; see Relay."""
@@ -109,10 +113,11 @@ class Calls:
         watch, assembly = recording.watch, Assembly()
         passing = work.passing(opened, watch)
         try:
-            async for seen in passing:
-                for event, _ in seen:
-                    assembly.add(event)
-                recording.add(seen, begun=passing.begun)
+            with work.waiting:
+                async for seen in passing:
+                    for event, _ in seen:
+                        assembly.add(event)
+                    recording.add(seen, begun=passing.begun)
         finally:
             self._tell(work, opened, watch)
         if watch.finished and not watch.done:
@@ -127,7 +132,8 @@ class Calls:
             if told is None:
                 raise no_answer(upstream)
             return told
-        whole = await opened.read()
+        with work.waiting:
+            whole = await opened.read()
         check_whole(whole, upstream, partial(work.refused, opened))
         self._tell(work, opened, look(whole))
         return whole

@@ -58,6 +58,8 @@ class Chatted(Struct):
     """Whether an answer to this request is never kept."""
     unshared: bool = False
     """Whether it is provisional, as the store that replicas share is away."""
+    waited: float = 0.0
+    """Seconds in which an upstream was waited for, of a stream until it began."""
 
     @property
     def sources(self) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ result from outside.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +31,7 @@ from gateway.routing import RoutingTable
 from gateway.spending import pays
 from gateway.sse import Events
 from gateway.types import CacheControl, Caller, ChatRequest
+from gateway.waiting import Waiting
 
 A = TypeVar("A")
 
@@ -61,14 +62,19 @@ class Chat:
         *,
         draw_seed: Callable[[], int],
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`draw_seed` gives seeds for models that run here, where the client sends none."""
+        """`draw_seed` gives seeds for models that run here, where the client sends none.
+
+        `now` gives Unix times, `clock` seconds that never go back.
+        """
         self._routes = routes
         self._answers = answers
         self._recordings = recordings
         self._calls = calls
         self._draw_seed = draw_seed
         self._now = now
+        self._clock = clock
 
     async def create(self, request: ChatRequest, caller: Caller, *, deadline: float) -> Chatted:
         """Answer a chat; `deadline` is a time of the event loop's clock.
@@ -80,7 +86,15 @@ class Chat:
         route = self._routes.chat(request.model, caller)
         # With its seed any answer can be had again.
         seed = self._draw_seed() if route.local and request.seed is None else None
-        work = Work(request, route, caller, route.place(caller), deadline, seed)
+        waiting = Waiting(self._clock)
+        work = Work(request, route, caller, route.place(caller), deadline, seed, waiting)
+        told = await self._answer(work)
+        told.waited = waiting.seconds
+        return told
+
+    async def _answer(self, work: Work) -> Chatted:
+        """Tell what is kept, what others are being told, or what is made now."""
+        request, route = work.request, work.route
         control = request.cache
         only_kept = control.only_if_cached or route.model.offline
         lasting = may_be_kept(request, route.model.cache)
@@ -143,10 +157,12 @@ class Chat:
         reader = Reader(recording, with_usage=work.request.include_usage)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(reader.aclose)
-            if stream:
-                await recording.begun()
-            else:
-                await _in_time(work, recording.ended())
+            # Of one's own recording the calls count, of another's all: it is asking already.
+            with nullcontext() if own else work.waiting:
+                if stream:
+                    await recording.begun()
+                else:
+                    await _in_time(work, recording.ended())
             told = _of_recording(work, recording, own=own)
             if stream and recording.streamed:
                 stack.pop_all()  # who takes the pieces closes them
@@ -218,7 +234,8 @@ class Chat:
             if request.stream and is_stream(opened):
                 watch = Watch()
                 relay = self._calls.relay(work, opened, watch, drop_usage=counted)
-                await relay.begin()
+                with work.waiting:
+                    await relay.begin()
                 stack.pop_all()  # who takes the pieces closes them
                 told.pieces, told.watch = relay, watch
                 return told

@@ -19,7 +19,7 @@ from gateway.chat.schemas import parse_chat_request
 from gateway.edge.bodies import Bodies
 from gateway.embeddings import CreatesEmbeddings
 from gateway.errors import NotFoundError
-from gateway.http_cache import cache_control, cache_headers
+from gateway.http_cache import cache_control, cache_told
 from gateway.keyring import Keyring
 from gateway.schemas import (
     embedding_response,
@@ -27,12 +27,15 @@ from gateway.schemas import (
     models_response,
     parse_embedding_request,
 )
-from gateway.types import Caller
+from gateway.types import Caller, Spared
 
 REQUEST_ID, NAMED, STREAMS = "gateway.request_id", "gateway.named", "gateway.streams"
 """What the edge and a handler tell each other of a request: its id, whether the client gave it, and
 whether the answer is an event stream, into which an error can still be written."""
 
+CACHE, WAITED, SPARED = "gateway.cache", "gateway.waited", "gateway.spared"
+"""What the cache did for an answer, the seconds in which it waited for an upstream, and what became
+of its texts: told to the edge with the answer."""
 
 ACCOUNT = "gateway.account"
 """The account of who asks, where the key has limits; the edge tells what is left in it."""
@@ -97,12 +100,15 @@ class EmbeddingsEndpoint(PostEndpoint):
         deadline = asyncio.get_running_loop().time() + self._request_timeout
         scope["gateway.model"] = request.model
         embedded = await self._embeddings.create(request, caller, deadline=deadline)
+        scope[CACHE], told = cache_told(embedded)
+        scope[WAITED] = embedded.waited
+        scope[SPARED] = Spared(embedded.sources, embedded.tokens - embedded.billed, embedded.price)
         pieces = embedding_response(embedded)
         size = sum(map(len, pieces))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % size),
-            *cache_headers(embedded),
+            *told,
         ]
         if embedded.billed:
             headers.append((b"x-gateway-billed-tokens", b"%d" % embedded.billed))
@@ -137,7 +143,8 @@ class ChatEndpoint(PostEndpoint):
         deadline = asyncio.get_running_loop().time() + self._chat_timeout
         scope["gateway.model"] = request.model
         chatted = await self._chat.create(request, caller, deadline=deadline)
-        headers = cache_headers(chatted)
+        scope[CACHE], headers = cache_told(chatted)
+        scope[WAITED] = chatted.waited
         if chatted.seed is not None:
             headers.append((b"x-gateway-seed", b"%d" % chatted.seed))
         for name, value in chatted.headers.items():
@@ -215,7 +222,6 @@ class ModelEndpoints:
 
     async def one(self, request: Request) -> Response:
         """Tell of one model, by its name, an alias, or a name that fits a pattern."""
-        request.scope["gateway.operation"] = "models"
         caller = self._keyring.caller(request.scope["headers"])
         name = request.path_params["id"]
         if not name:

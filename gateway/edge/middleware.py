@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 
 import structlog
@@ -16,7 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.edge.endpoints import ACCOUNT, NAMED, REQUEST_ID, STREAMS, unknown_path
+from gateway.edge.endpoints import (
+    ACCOUNT,
+    CACHE,
+    NAMED,
+    REQUEST_ID,
+    SPARED,
+    STREAMS,
+    WAITED,
+    unknown_path,
+)
 from gateway.edge.origins import Headers, Origins, preflight
 from gateway.errors import (
     GatewayError,
@@ -27,10 +36,7 @@ from gateway.errors import (
 )
 from gateway.reasons import Reason
 from gateway.sse import event
-from gateway.types import Account
-
-Observe = Callable[[str, str | None, int, float], None]
-"""Told of every request at its end: operation, model asked for, status, seconds."""
+from gateway.types import Account, Asked
 
 ENDING = "gateway.ending"
 """In the scope of a request that is cancelled because the server ends; one whose client has left
@@ -51,22 +57,25 @@ class RequestEdge:
         self,
         app: ASGIApp,
         *,
-        operations: Mapping[str, str],
-        observe: Observe,
+        operation: Callable[[str], str],
+        begun: Callable[[str], None] = lambda _: None,
+        ended: Callable[[Asked], None],
         clock: Callable[[], float],
         log: structlog.stdlib.BoundLogger,
         origins: Origins | None = None,
         refused: Callable[[Reason], None] = lambda _: None,
     ) -> None:
-        """`operations` names what the known paths are for; any other path is "other".
+        """`operation` names what a path is for, out of a closed set.
 
-        `refused` is told why, where a request is turned away by the gateway itself.
+        `begun` is told it of every request, and `ended` what became of it; `refused` is told why,
+        where a request is turned away by the gateway itself.
         """
         self._app = app
         self._origins = origins or Origins()
         self._refused = refused
-        self._operations = operations
-        self._observe = observe
+        self._operation = operation
+        self._begun = begun
+        self._on_end = ended
         self._clock = clock
         self._log = log
         self._verbose = log.is_enabled_for(logging.DEBUG)
@@ -79,15 +88,20 @@ class RequestEdge:
             await self._app(scope, receive, send)
             return
         began = self._clock()
+        # Of the path only this: what a client writes there may be a text or a key.
+        operation = self._operation(scope["path"])
+        self._begun(operation)
         host, origin = self._name(scope)
         status = 0
+        first = 0.0
         allowed: Headers = ()
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, first
             if message["type"] == "http.response.start":
                 status = message["status"]
-                milliseconds = b"%d" % ((self._clock() - began) * 1000)
+                first = self._clock() - began
+                milliseconds = b"%d" % (first * 1000)
                 if ACCOUNT in scope:
                     _tell_limits(message, scope[ACCOUNT])
                 message["headers"].append((b"x-request-id", scope[REQUEST_ID]))
@@ -110,12 +124,18 @@ class RequestEdge:
             known = self._known(error, scope)
             await (_tell_stream(known, scope, send) if status else render(known, answer))
         finally:
-            self._ended(scope, status or _CLIENT_LEFT, self._clock() - began)
+            self._ended(scope, operation, status or _CLIENT_LEFT, first, self._clock() - began)
 
-    def _ended(self, scope: Scope, status: int, seconds: float) -> None:
-        # Not the path: what a client writes there may be a text or a key.
-        operation = scope.get("gateway.operation") or self._operations.get(scope["path"], "other")
-        self._observe(operation, scope.get("gateway.model"), status, seconds)
+    def _ended(
+        self, scope: Scope, operation: str, status: int, first: float, seconds: float
+    ) -> None:
+        """Tell of a request at its end; `first` and `seconds` are to its first and last byte."""
+        waited = scope.get(WAITED)
+        overhead = None if waited is None else max(0.0, first - waited)
+        cache = scope.get(CACHE, "")
+        model = scope.get("gateway.model")
+        spared = scope.get(SPARED)
+        self._on_end(Asked(operation, model, status, seconds, cache, overhead, spared))
         if self._verbose:
             ms, name = round(seconds * 1000, 2), scope[REQUEST_ID].decode()
             self._log.debug("request", operation=operation, status=status, ms=ms, id=name)

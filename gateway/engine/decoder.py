@@ -174,21 +174,27 @@ class Preparer:
 class Decoder:
     """One thread's hand: a context and its slot in the journal."""
 
-    def __init__(self, context: "Context", journal: Journal, guard: Guard, slot: int) -> None:
+    def __init__(
+        self,
+        context: "Context",
+        journal: Journal,
+        guard: Guard,
+        slot: int,
+        on_decoded: Callable[[int, int], None] = lambda _, __: None,
+    ) -> None:
+        """`on_decoded` is told of texts and tokens."""
         self._context = context
         self._journal = journal
         self._guard = guard
         self._slot = slot
-        self.texts = 0
-        self.tokens = 0
+        self._on_decoded = on_decoded
 
     def __call__(self, job: Job) -> bytes:
         """Return the vector; raises ItemError, or RefusedError where memory has run out."""
         vector = self._guard.run(self._slot, job.digest, self._embed, job.tokens)
         if self._journal.suspected(job.digest):
             self._journal.clear(job.digest)
-        self.texts += 1
-        self.tokens += job.count
+        self._on_decoded(1, job.count)
         return vector
 
     def close(self) -> None:

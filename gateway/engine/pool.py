@@ -53,11 +53,13 @@ class Hand(Protocol[J_contra, R_co]):
 class Ticket(Generic[J, R]):
     """A request's place in the pool: so many jobs, first only counted, then handed in."""
 
-    __slots__ = ("done", "flow", "left", "places", "results")
+    __slots__ = ("done", "flow", "left", "places", "results", "since")
 
     def __init__(self, places: int) -> None:
         self.places = places
         """Jobs still counted as waiting."""
+        self.since: float | None = None
+        """When the jobs were handed in; None once the first of them is taken."""
         self.flow: Flow[J] | None = None
         self.left = 0
         self.results: list[R | None] = []
@@ -77,11 +79,16 @@ class Pool(Generic[J, R]):
         *,
         max_queue: int,
         clock: Callable[[], float],
+        on_wait: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Make the hands, one after the other; raises what `make` raises."""
+        """Make the hands, one after the other; raises what `make` raises.
+
+        `on_wait` is told, in any thread, how long each request has waited for its first hand.
+        """
         self._make = make
         self._max_queue = max_queue
         self._clock = clock
+        self._on_wait = on_wait
         self._ready = threading.Condition(threading.Lock())
         self._queue: FairQueue[J] = FairQueue()
         self._tickets: dict[Flow[J], Ticket[J, R]] = {}
@@ -131,6 +138,7 @@ class Pool(Generic[J, R]):
         ticket.flow = flow
         ticket.left = len(jobs)
         ticket.results = [None] * len(jobs)
+        ticket.since = self._clock()
         with self._ready:
             self._tickets[flow] = ticket
             self._queue.put(flow)
@@ -164,8 +172,10 @@ class Pool(Generic[J, R]):
             return
         made.set_result(None)
         while (found := self._next()) is not None:
-            ticket, flow, position = found
+            ticket, flow, position, since = found
             begun = self._clock()
+            if since is not None:
+                self._on_wait(begun - since)
             try:
                 result = hand(flow.jobs[position])
             except Exception as error:  # noqa: BLE001 - the border of a thread: the waiter raises it
@@ -174,7 +184,7 @@ class Pool(Generic[J, R]):
                 self._succeeded(ticket, position, result, self._clock() - begun)
         hand.close()
 
-    def _next(self) -> tuple[Ticket[J, R], Flow[J], int] | None:
+    def _next(self) -> tuple[Ticket[J, R], Flow[J], int, float | None] | None:
         with self._ready:
             while not self._closing:
                 found = self._queue.take()
@@ -184,7 +194,8 @@ class Pool(Generic[J, R]):
                     ticket.places -= 1
                     self._waiting -= 1
                     self._busy += 1
-                    return ticket, flow, position
+                    since, ticket.since = ticket.since, None
+                    return ticket, flow, position, since
                 self._ready.wait()
         return None
 

@@ -17,6 +17,7 @@ from gateway.engine.journal import Journal
 from gateway.engine.log import Log
 from gateway.engine.pool import Pool
 from gateway.engine.settings import Settings
+from gateway.engine_counts import COUNTS, EngineCounter
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Engine:
     pool: Pool[Any, Any]
     tokenizing: ThreadPoolExecutor
     journal: Journal
+    counter: EngineCounter
     facts: dict[str, Any]
     """What the parent should know: context and contexts, of vectors also width and pooling."""
 
@@ -35,6 +37,15 @@ class Engine:
         self.pool.close()
         self.tokenizing.shutdown()
         self.journal.close()
+        self.counter.close()
+
+
+def open_counter(settings: Settings) -> EngineCounter:
+    """Count on where earlier engines left off; raises RefusedError where that cannot be written."""
+    try:
+        return EngineCounter(Path(settings.journal).with_suffix(COUNTS))
+    except OSError as error:
+        raise RefusedError(f"the counts cannot be written: {error.strerror}") from error
 
 
 def open_journal(settings: Settings, slots: int, clock: Callable[[], float]) -> Journal:

@@ -19,10 +19,17 @@ from gateway.engine.log import Log
 from gateway.engine.machine import available_memory, resident_memory, usable_cores
 from gateway.engine.model import Context, LlamaLog, Model, Tokenizer, engine_version
 from gateway.engine.pool import Pool
-from gateway.engine.running import Engine, open_journal, tokenizing_thread, warn_of_cores
+from gateway.engine.running import (
+    Engine,
+    open_counter,
+    open_journal,
+    tokenizing_thread,
+    warn_of_cores,
+)
 from gateway.engine.scout import must_stay_plain
 from gateway.engine.settings import Settings
 from gateway.engine.sizing import Plan, choose_pooling, plan_sizes
+from gateway.engine_counts import EngineCounter
 from gateway.gguf import GGUFError, GGUFInfo, describe
 
 
@@ -63,7 +70,8 @@ def build_engine(
     _report(settings, info, loaded, log)
     journal = open_journal(settings, plan.contexts + 1, clock)
     guard = Guard(journal)
-    hands, pool = _fill_pool(settings, loaded, journal, guard, timer)
+    counter = open_counter(settings)
+    pool = _fill_pool(settings, loaded, journal, guard, counter, timer)
     preparer = Preparer(
         loaded.tokenizer,
         journal,
@@ -73,10 +81,10 @@ def build_engine(
         vocab=loaded.model.vocab_size,
     )
     tokenizing = tokenizing_thread(plan.limit)
-    health = _health(settings, info, loaded, hands, pool, plain=plain)
+    health = _health(settings, info, loaded, pool, plain=plain)
     app = EngineApp(preparer, tokenizing, pool, health)
     facts = {name: health.fixed[name] for name in ("width", "context", "pooling", "contexts")}
-    return Engine(app, pool, tokenizing, journal, facts)
+    return Engine(app, pool, tokenizing, journal, counter, facts)
 
 
 def _threads(settings: Settings) -> int:
@@ -134,22 +142,27 @@ def _fill_pool(
     loaded: _Loaded,
     journal: Journal,
     guard: Guard,
+    counter: EngineCounter,
     timer: Callable[[], float],
-) -> tuple[list[Decoder], Pool[Job, bytes]]:
+) -> Pool[Job, bytes]:
     """Make the decoders, each in its thread, and see that all give the same bits."""
-    hands: list[Decoder] = []
     proofs: set[tuple[bytes, ...]] = set()
 
     def make(number: int) -> Decoder:
         context = loaded.context(_threads(settings))
         proofs.add(probe(context, loaded.tokenizer, loaded.plan.limit))
-        hands.append(Decoder(context, journal, guard, number))
-        return hands[-1]
+        return Decoder(context, journal, guard, number, counter.decoded)
 
-    pool = Pool(make, loaded.plan.contexts, max_queue=settings.max_queue, clock=timer)
+    pool = Pool(
+        make,
+        loaded.plan.contexts,
+        max_queue=settings.max_queue,
+        clock=timer,
+        on_wait=counter.waited,
+    )
     if len(proofs) != 1 and settings.gpu_layers == 0:
         raise RefusedError("two contexts gave two vectors for one text")
-    return hands, pool
+    return pool
 
 
 def _fingerprint(settings: Settings, info: GGUFInfo, loaded: _Loaded, *, plain: bool) -> str:
@@ -162,7 +175,6 @@ def _health(
     settings: Settings,
     info: GGUFInfo,
     loaded: _Loaded,
-    hands: list[Decoder],
     pool: Pool[Job, bytes],
     *,
     plain: bool,
@@ -185,8 +197,6 @@ def _health(
         return {
             "queue_depth": pool.waiting,
             "busy": pool.busy,
-            "decoded_texts": sum(hand.texts for hand in hands),
-            "decoded_tokens": sum(hand.tokens for hand in hands),
             "rss_bytes": resident_memory(),
         }
 

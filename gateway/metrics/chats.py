@@ -2,32 +2,28 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from gateway.chat.chatted import Chatted, price_of
 from gateway.chat_route import ChatRoute
 from gateway.completion import Usage
-
-BUCKETS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
-    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-)  # fmt: skip
-"""Seconds. A hit takes well under a millisecond, an upstream under pressure a minute."""
-
-Add = Callable[[Counter, tuple[str, ...], float], None]
-"""Adds to a counter, which is brought up to date when it is asked for."""
+from gateway.metrics.tally import SECONDS, BulkHistogram, Tally
 
 
 class ChatMetrics:
     """What chats were told, and what it took."""
 
     def __init__(
-        self, registry: CollectorRegistry, label: Callable[[str], str], cost: Counter, add: Add
+        self,
+        registry: CollectorRegistry,
+        tally: Tally,
+        label: Callable[[str], str],
+        cost: Counter,
     ) -> None:
         """`label` turns a model's name into the config's; `cost` counts vectors too."""
         self._label = label
         self._cost = cost
-        self._add = add
+        self._tally = tally
         self.answers = Counter(
             "gateway_chat_answers",
             "Chat answers by where they came from.",
@@ -40,11 +36,11 @@ class ChatMetrics:
             ["model", "kind", "source"],
             registry=registry,
         )
-        self.first_chunk_seconds = Histogram(
+        self.first_chunk_seconds = BulkHistogram(
             "gateway_chat_first_chunk_seconds",
             "From a checked request to the first chunk of its stream.",
             ["model", "result"],
-            buckets=BUCKETS,
+            buckets=SECONDS,
             registry=registry,
         )
         self.new_fingerprints = Counter(
@@ -56,7 +52,7 @@ class ChatMetrics:
 
     def made(self, route: ChatRoute, usage: Usage) -> None:
         """Count the tokens of an upstream's answer to a chat, also where nobody waits for it."""
-        label, price, add = self._label(route.name), price_of(route), self._add
+        label, price, add = self._label(route.name), price_of(route), self._tally.add
         add(self.chat_tokens, (label, "prompt", "upstream"), usage.prompt_tokens)
         add(self.chat_tokens, (label, "completion", "upstream"), usage.completion_tokens)
         if price is not None:
@@ -65,7 +61,7 @@ class ChatMetrics:
     def chatted(self, result: Chatted) -> None:
         """Count an answer that a client was told, at its end, and what it spared."""
         label = self._label(result.model)
-        add = self._add
+        add = self._tally.add
         add(self.answers, (label, result.source), 1)
         usage = None if result.source == "upstream" else result.usage
         if usage is None:
@@ -77,7 +73,7 @@ class ChatMetrics:
 
     def first_chunk(self, model: str, source: str, seconds: float) -> None:
         """Count the time to the first chunk of a stream."""
-        self.first_chunk_seconds.labels(self._label(model), source).observe(seconds)
+        self._tally.observe(self.first_chunk_seconds, (self._label(model), source), seconds)
 
     def new_fingerprint(self, model: str) -> None:
         """Count a fingerprint that was never seen before."""

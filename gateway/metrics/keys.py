@@ -2,15 +2,15 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from gateway.metrics.chats import Add
+from gateway.metrics.tally import Tally
 from gateway.types import Caller
 
 
 class KeyMetrics:
     """What each key of the config has had made, and whether limits are counted together."""
 
-    def __init__(self, registry: CollectorRegistry, add: Add) -> None:
-        self._add = add
+    def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
+        self._tally = tally
         self.tokens = Counter(
             "gateway_key_tokens",
             "Tokens that upstreams were asked for, by the key that asked first.",
@@ -32,9 +32,9 @@ class KeyMetrics:
 
     def spent(self, caller: Caller, tokens: int, dollars: float) -> None:
         """Count an upstream's answer for who began the call."""
-        self._add(self.tokens, (caller.name,), tokens)
+        self._tally.add(self.tokens, (caller.name,), tokens)
         if dollars:
-            self._add(self.cost, (caller.name,), dollars)
+            self._tally.add(self.cost, (caller.name,), dollars)
 
     def share(self, shared: bool) -> None:
         """Take note whether this worker counts alone."""

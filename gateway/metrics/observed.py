@@ -1,6 +1,6 @@
 """The seams, watched: what passes through is counted and timed, and is what it was.
 
-The straight line, the stores and the transports know nothing of it.
+The stores and the transports know nothing of it.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -10,29 +10,10 @@ from typing import Self, TypeVar
 from gateway.backends.transport import Opened, Reply, Transport
 from gateway.cache.keys import Key
 from gateway.cache.store import CacheStore, Namespace, StoreError, Usage
-from gateway.embedded import Embedded
-from gateway.embeddings import CreatesEmbeddings
 from gateway.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
 from gateway.metrics.collectors import Metrics
-from gateway.types import Caller, EmbeddingRequest
 
 A = TypeVar("A", bound=Reply | Opened)
-
-
-class ObservedEmbeddings:
-    """The straight line, watched."""
-
-    def __init__(self, inner: CreatesEmbeddings, metrics: Metrics) -> None:
-        self._inner = inner
-        self._metrics = metrics
-
-    async def create(
-        self, request: EmbeddingRequest, caller: Caller, *, deadline: float
-    ) -> Embedded:
-        """See Embeddings.create."""
-        embedded = await self._inner.create(request, caller, deadline=deadline)
-        self._metrics.embedded(request.model, embedded)
-        return embedded
 
 
 class ObservedStore:
@@ -91,7 +72,7 @@ class ObservedStore:
             result = error.reason
             raise
         finally:
-            self._metrics.operation(self.name, operation, result, self._clock() - began)
+            self._metrics.caches.operation(self.name, operation, result, self._clock() - began)
 
 
 class ObservedTransport:
@@ -105,11 +86,8 @@ class ObservedTransport:
         clock: Callable[[], float],
     ) -> None:
         self._inner = inner
-        self._calls = metrics.calls
-        self._answered = metrics.upstreams.answered
+        self._metrics = metrics.upstreams
         self._upstream = upstream
-        self._seconds = metrics.call_seconds.labels(upstream)
-        self._ok = metrics.calls.labels(upstream, "ok")
         self._clock = clock
 
     async def send(
@@ -150,20 +128,17 @@ class ObservedTransport:
         try:
             answer = await call
             outcome = _outcome(answer.status)
-            self._answered(self._upstream, answer.headers)
+            self._metrics.answered(self._upstream, answer.headers)
         except UpstreamError as error:
             outcome = _failure(error)
             raise
         finally:
-            self._seconds.observe(self._clock() - began)
+            self._metrics.took(self._upstream, self._clock() - began)
             self._count(outcome)
         return answer
 
     def _count(self, outcome: str) -> None:
-        if outcome == "ok":
-            self._ok.inc()
-        else:
-            self._calls.labels(self._upstream, outcome).inc()
+        self._metrics.called(self._upstream, outcome)
 
 
 class ObservedAnswer:

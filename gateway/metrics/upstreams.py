@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gateway.backends.upstream import Upstream
+from gateway.metrics.tally import SECONDS, BulkHistogram, Tally
 
 _REMAINING = {
     "requests": "x-ratelimit-remaining-requests",
@@ -18,7 +19,21 @@ _DIGITS = 15
 class UpstreamMetrics:
     """The collectors of it; every label is a name of the config."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tally: Tally) -> None:
+        self._tally = tally
+        self._calls = Counter(
+            "gateway_upstream_requests",
+            "Calls to upstreams by outcome; each retry is one.",
+            ["upstream", "outcome"],
+            registry=registry,
+        )
+        self._call_seconds = BulkHistogram(
+            "gateway_upstream_duration_seconds",
+            "One call to an upstream, to its last byte.",
+            ["upstream"],
+            buckets=SECONDS,
+            registry=registry,
+        )
         # Workers learn for themselves; the worst of what they know is shown.
         self.circuit = Gauge(
             "gateway_circuit_state",
@@ -69,6 +84,14 @@ class UpstreamMetrics:
             multiprocess_mode="livemostrecent",
         )
         self._said: dict[tuple[str, str], str] = {}
+
+    def called(self, upstream: str, outcome: str) -> None:
+        """Count a call by what became of it."""
+        self._tally.add(self._calls, (upstream, outcome))
+
+    def took(self, upstream: str, seconds: float) -> None:
+        """Count the time of a call."""
+        self._tally.observe(self._call_seconds, (upstream,), seconds)
 
     def pressed(self, upstream: Upstream) -> None:
         """Bring up to date what waits for an upstream, and what was asked of it again."""

@@ -73,13 +73,15 @@ class Service:
         log: structlog.stdlib.BoundLogger,
         stopping: Stopping,
         *,
-        metrics_directory: str | None = None,
+        metrics_directory: Path | None = None,
+        asks: bool = True,
         on_released: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_released` is told when a config that is not current has answered its last request.
 
-        `metrics_directory` is where workers keep theirs. Raises OSError or GGUFError for a model
-        file that cannot be read, ConfigError for a secret.
+        `metrics_directory` is where workers keep theirs, `asks` whether it is this one that asks
+        models whether they have drifted. Raises OSError or GGUFError for a model file that cannot
+        be read, ConfigError for a secret.
         """
         self._log = log
         self._stopping = stopping
@@ -94,11 +96,12 @@ class Service:
             metrics_directory=metrics_directory,
             draining=stopping.is_set,
             change=lambda: self._change,
+            asks=asks,
         )
         self._door = Door(Gateway(running.config, self._foundation), lambda _: on_released())
         self._next: Gateway | None = None
         settings = running.config.server
-        refused = self._foundation.metrics.refused
+        refused = self._foundation.metrics.requests.refused
         public = make_server(self._door.public, settings, refused=refused)
         self._servers = [(public, running.listeners.public)]
         if self._door.admin is not None and running.listeners.admin is not None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -20,15 +21,23 @@ from gateway.running.wire import Wire
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
+def slot_name(slot: int) -> str:
+    """Return what the metrics files of a slot are called by, whoever its worker is."""
+    return f"worker{slot}"
+
+
 def work(running: Running, slot: int, end: socket.socket) -> None:
     """Be the worker of a slot; `end` is its end of the wire to the parent."""
-    values.ValueClass = values.MultiProcessValue(lambda: f"worker{slot}")  # type: ignore[no-untyped-call]
+    name = slot_name(slot)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
     server = running.config.server
     log = open_log(server.log_level, server.log_format).bind(worker=slot)
-    uvloop.run(_serve(running, log, end))
+    uvloop.run(_serve(running, log, end, asks=slot == 0))
 
 
-async def _serve(running: Running, log: structlog.stdlib.BoundLogger, end: socket.socket) -> None:
+async def _serve(
+    running: Running, log: structlog.stdlib.BoundLogger, end: socket.socket, *, asks: bool
+) -> None:
     stopping = Stopping()
     # What SIGHUP means is the parent's to decide.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -38,7 +47,8 @@ async def _serve(running: Running, log: structlog.stdlib.BoundLogger, end: socke
         running,
         log,
         stopping,
-        metrics_directory=os.environ[METRICS_VARIABLE],
+        metrics_directory=Path(os.environ[METRICS_VARIABLE]),
+        asks=asks,
         on_released=lambda: wire.send(Uses(service.engines)),
     )
     obeying = asyncio.create_task(_obey(wire, service, stopping))

@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 
 import structlog
+from prometheus_client.multiprocess import mark_process_dead
 
 from gateway.change import Change
 from gateway.config import Config
@@ -26,7 +27,7 @@ from gateway.running.orders import Abort, Commit, Done, Prepare, Uses
 from gateway.running.service import ACCEPTS, Running
 from gateway.running.stopping import Stopping
 from gateway.running.wire import Wire
-from gateway.running.worker import METRICS_VARIABLE, work
+from gateway.running.worker import METRICS_VARIABLE, slot_name, work
 
 _KILL_AFTER = 5.0
 """Seconds that a worker may take longer than its drain to end."""
@@ -166,6 +167,8 @@ class Workers:
             loop.remove_reader(process.sentinel)
             process.join()
             self._processes.discard(process)
+            # What it held is held no more; what it has counted, its successor counts on.
+            mark_process_dead(slot_name(slot), os.environ[METRICS_VARIABLE])  # type: ignore[no-untyped-call]
             await listening
             if not self._stopping.is_set():
                 self._log.warning("worker died", slot=slot, code=process.exitcode)

@@ -8,6 +8,7 @@ the upstream has been away, as another may stand there now.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 import structlog
 from msgspec.structs import replace
@@ -17,8 +18,8 @@ from gateway.cache.tiered import TieredCache
 from gateway.errors import (
     GatewayError,
     UnavailableError,
-    UpstreamError,
     UpstreamTimeoutError,
+    VectorsRefusedError,
     retry_headers,
 )
 from gateway.resilience.circuit import Circuit
@@ -30,6 +31,8 @@ from gateway.vectors import InvalidVectorError, unit
 PATIENCE = 60.0
 """Seconds that a probe may take; a local model may have to be loaded first."""
 _LOOKS_EVERY = 1.0
+
+OnRefused = Callable[[VectorsRefusedError], None]
 
 
 class Space:
@@ -43,8 +46,12 @@ class Space:
         *,
         log: structlog.stdlib.BoundLogger,
         clock: Callable[[], float],
+        on_refused: OnRefused = lambda _: None,
     ) -> None:
-        """`members` have the least cosine that will do; the first of them gives the reference."""
+        """`members` have the least cosine that will do; the first of them gives the reference.
+
+        `on_refused` is told of an answer that `check` refuses.
+        """
         self.name = name
         self._members = {member.pair: member for member, _ in members}
         self._first = next(iter(self._members))
@@ -52,6 +59,7 @@ class Space:
         self._reference = reference
         self._log = log.bind(space=name)
         self._clock = clock
+        self._on_refused = on_refused
         self._probes: dict[Pair, asyncio.Task[None]] = {}
 
     # What the backend of a model asks
@@ -89,10 +97,10 @@ class Space:
         if known is not None and width != known:
             self._tell(pair, is_news=standing.has_width(width, known, self._clock()))
         if standing.state == "out":
-            raise UpstreamError(
-                f"The answer of upstream '{member.backend.name}' was refused: {standing.reason}.",
-                code="upstream_invalid_response",
-            )
+            fault: Literal["width", "space"] = "width" if width != known else "space"
+            refused = VectorsRefusedError(member.backend.name, str(standing.reason), fault)
+            self._on_refused(refused)
+            raise refused
 
     def info(self, member: Member) -> UpstreamInfo:
         """See Members.info."""
@@ -232,17 +240,31 @@ class Spaces:
     """All spaces of a config that have several upstreams."""
 
     def __init__(
-        self, cache: TieredCache, *, log: structlog.stdlib.BoundLogger, clock: Callable[[], float]
+        self,
+        cache: TieredCache,
+        *,
+        log: structlog.stdlib.BoundLogger,
+        clock: Callable[[], float],
+        on_refused: OnRefused = lambda _: None,
     ) -> None:
+        """`on_refused` is told of answers that are none of their space."""
         self._cache = cache
         self._log = log
         self._clock = clock
+        self._on_refused = on_refused
         self._spaces: dict[str, Space] = {}
 
     def add(self, name: str, model: str, members: Sequence[tuple[Member, float]]) -> Space:
         """Return a new space; see Space and Reference."""
         reference = Reference(name, model, self._cache)
-        space = Space(name, members, reference, log=self._log, clock=self._clock)
+        space = Space(
+            name,
+            members,
+            reference,
+            log=self._log,
+            clock=self._clock,
+            on_refused=self._on_refused,
+        )
         self._spaces[name] = space
         return space
 

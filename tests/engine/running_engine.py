@@ -20,6 +20,8 @@ from typing import Any, Self
 import httpx2
 import psutil
 
+from gateway.engine_counts import COUNTS, EngineCounts, read_counts
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
 Input = str | list[int]
@@ -141,6 +143,10 @@ class RunningEngine:
         with self.new_client() as client:
             answer: dict[str, Any] = client.get("/health").json()
         return answer
+
+    def counts(self) -> EngineCounts:
+        """Return what it and those before it have counted."""
+        return read_counts(self.journal.with_suffix(COUNTS))
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.log if line.get("event") == name]

@@ -57,19 +57,21 @@ def job(journal):
 def test_a_failure_is_tried_once_more_in_a_fresh_context(journal, job):
     """The next texts do not pay for it either."""
     context = Context(DecodeFailedError(-3))
-    decoder = Decoder(context, journal, Guard(journal), 0)
+    decoded = []
+    decoder = Decoder(context, journal, Guard(journal), 0, lambda *told: decoded.append(told))
     assert VECTOR == decoder(job)
-    assert (1, 1, 1) == (context.closed, decoder.texts, decoder.tokens)
+    assert (1, [(1, 1)]) == (context.closed, decoded)
 
 
 @pytest.mark.parametrize("error", [DecodeFailedError(-3), InvalidVectorError("nothing")])
 def test_a_second_failure_is_the_texts(journal, job, error):
     """It is told what happened, and the context is fresh again for the next."""
     context = Context(error, error)
-    decoder = Decoder(context, journal, Guard(journal), 0)
+    decoded = []
+    decoder = Decoder(context, journal, Guard(journal), 0, lambda *told: decoded.append(told))
     with pytest.raises(type(error)):
         decoder(job)
-    assert (2, 0) == (context.closed, decoder.texts)
+    assert (2, []) == (context.closed, decoded)
     assert VECTOR == decoder(job)
 
 

@@ -55,10 +55,10 @@ def test_a_client_that_leaves_takes_its_waiting_texts_along(start, models):
         assert engine.health()["queue_depth"] > 0
     engine.wait_for(lambda: engine.health()["queue_depth"] == 0)
     engine.wait_for(lambda: engine.health()["busy"] == 0)
-    assert engine.health()["decoded_texts"] < 50
+    assert engine.counts().texts < 50
 
 
-def test_health_counts_what_was_done(start, models):
+def test_health_and_counts_tell_what_was_done(start, models):
     """What the gateway shows of an engine."""
     engine = start(models["encoder"], contexts=2, restarts=4)
     answer = engine.ask(["hello world", "dog"])
@@ -75,12 +75,13 @@ def test_health_counts_what_was_done(start, models):
         "queue_limit": 16384,
         "busy": 0,
         "restarts": 4,
-        "decoded_texts": 2,
-        "decoded_tokens": answer["usage"]["total_tokens"],
     }
     assert expected == {name: health[name] for name in expected}
     assert health["engine"].startswith("llama.cpp ")
     assert health["rss_bytes"] > 10_000_000
+    counts = engine.counts()
+    assert (counts.texts, counts.tokens) == (2, answer["usage"]["total_tokens"])
+    assert sum(counts.waits) == 1
 
 
 def test_memory_does_not_grow_with_requests(start, models):

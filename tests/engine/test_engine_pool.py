@@ -49,12 +49,12 @@ def opened(gate):
     """Return a function that opens a pool, and keeps its hands."""
     pools, hands = [], []
 
-    def run(count=2, max_queue=8):
+    def run(count=2, max_queue=8, **options):
         def make(_):
             hands.append(Hand(gate))
             return hands[-1]
 
-        pools.append(Pool(make, count, max_queue=max_queue, clock=Ticks()))
+        pools.append(Pool(make, count, max_queue=max_queue, clock=Ticks(), **options))
         return pools[-1], hands
 
     yield run
@@ -77,6 +77,19 @@ def test_results_come_in_the_order_of_the_jobs(opened, gate):
     expected = [[2 * job for job in range(start, start + 4)] for start in (0, 10)]
     assert expected == [ticket.done.result(10) for ticket in tickets]
     assert 0 == pool.waiting
+
+
+def test_each_request_waits_once(opened, gate):
+    """From when its jobs were handed in to when a hand takes the first of them."""
+    waits = []
+    pool, _ = opened(count=1, on_wait=waits.append)
+    tickets = [submit(pool, [1, 2, 3]) for _ in range(2)]
+    assert len(waits) <= 1
+    gate.set()
+    for ticket in tickets:
+        ticket.done.result(10)
+    assert len(waits) == 2
+    assert 0.25 <= waits[0] < waits[1]
 
 
 def test_a_hand_stays_in_its_thread(opened, gate):

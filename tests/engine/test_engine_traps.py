@@ -65,10 +65,10 @@ def test_a_text_too_large_to_tokenize_is_refused_by_its_bytes(encoder):
 )
 def test_an_item_at_fault_is_named_and_nothing_is_decoded(encoder, inputs, item):
     """A bad item is a 400 with its position, before any of the request is decoded."""
-    before = encoder.health()["decoded_texts"]
+    before = encoder.counts().texts
     status, error = encoder.error({"input": inputs})
     assert (400, "input", item) == (status, error["param"], error.get("item"))
-    assert before == encoder.health()["decoded_texts"]
+    assert before == encoder.counts().texts
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ _MODELS = ("alone", "backed", "well")
 
 CONFIG = """
 [server]
+drift_every = "0s"
 log_format = "json"
 {upstreams}
 [models.alone]

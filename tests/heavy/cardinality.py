@@ -29,6 +29,8 @@ MEMORY = 16 * 2**20
 _CONNECTIONS, _AT_ONCE = 8, 16
 _WARM = 0.3
 """As many requests more, before anything is counted: tables of bounded size are full then."""
+_LOOKS = 3.0
+"""Seconds in which the gateway has seen what came in to be watched for drift."""
 _ODD = "aZ09-_.~:é\u2028/*%#?&=[]{} \t<>|\\^`\"'"
 _TOML = """
 [server]
@@ -90,6 +92,7 @@ async def _run(requests: int, seed: int, progress: Callable[[str], None]) -> Out
             port = int(served.address.rpartition(":")[2])
             plan = _requests(random.Random(seed))
             await _send(islice(plan, int(requests * _WARM)), port, Counter(), progress)
+            await asyncio.sleep(_LOOKS)
             before = await asyncio.to_thread(count, served, KEY)
             await _send(islice(plan, requests), port, statuses, progress)
             after = await asyncio.to_thread(count, served, KEY)

@@ -27,7 +27,7 @@ import httpx2
 from tests.asking import Asker, open_asker
 from tests.draws import Draws, Witness
 from tests.processes import GatewayProcess, gateway_process
-from tests.running import one_model
+from tests.running import QUIET, one_model
 from tests.upstream import FakeOpenAI, serve
 
 WIDTH = 384
@@ -87,7 +87,9 @@ class Crashes:
     def __init__(self, folder: Path, fake: FakeOpenAI, draws: Draws, *, seed: int = 1) -> None:
         self.path = folder / "store" / "cache.db"
         self.outcome = Outcome()
-        self._toml = one_model(fake.base_url, rest=f'[cache]\nstore = "sqlite://{self.path}"')
+        self._toml = one_model(
+            fake.base_url, rest=QUIET + f'[cache]\nstore = "sqlite://{self.path}"'
+        )
         self._fake = fake
         self._witness = Witness(draws)
         self._chance = random.Random(seed)

@@ -57,6 +57,7 @@ _LOST_ASKED = 30
 
 _TOML = """
 [server]
+drift_every = "0s"
 log_level = "warning"
 request_timeout = "{deadline}s"
 chat_timeout = "{deadline}s"

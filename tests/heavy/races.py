@@ -25,7 +25,7 @@ from gateway.vectors import unit
 from tests.asking import Answer, Asker, open_asker
 from tests.processes import gateway_process
 from tests.redis_server import serve_redis
-from tests.running import Running, one_model
+from tests.running import QUIET, Running, one_model
 from tests.upstream import FakeOpenAI, serve
 from tests.upstream_behaviours import slow
 
@@ -65,7 +65,7 @@ class Outcome:
 def _running(upstream: FakeOpenAI, directory: Path, options: str = "") -> Iterator[Running]:
     """Run one gateway in this process, in front of an upstream that is served meanwhile."""
     with serve(upstream):
-        toml = one_model(upstream.base_url, upstream=options)
+        toml = one_model(upstream.base_url, upstream=options, rest=QUIET)
         config = parse(toml, source=None, environ={}, base_dir=directory)
         running = Running(config, directory).start()
         try:
@@ -235,7 +235,7 @@ def _allow_descriptors(number: int) -> None:
 
 
 def _config(upstream: FakeOpenAI, store: str, workers: int, memory: str = "64MiB") -> str:
-    rest = f'[server]\nworkers = {workers}\n[cache]\nstore = "{store}"\nmemory = "{memory}"'
+    rest = f'{QUIET}workers = {workers}\n[cache]\nstore = "{store}"\nmemory = "{memory}"'
     return one_model(upstream.base_url, rest=rest)
 
 

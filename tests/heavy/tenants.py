@@ -92,6 +92,7 @@ def _config(upstream: str, store: str, kind: str) -> str:
     )
     return f"""
         [server]
+        drift_every = "0s"
         drain_delay = "0s"
         [cache]
         memory = "200KiB"

@@ -35,9 +35,16 @@ from gateway.engine.log import Log
 from gateway.engine.machine import available_memory, resident_memory, usable_cores
 from gateway.engine.model import LlamaLog, Model, engine_version
 from gateway.engine.pool import Pool
-from gateway.engine.running import Engine, open_journal, tokenizing_thread, warn_of_cores
+from gateway.engine.running import (
+    Engine,
+    open_counter,
+    open_journal,
+    tokenizing_thread,
+    warn_of_cores,
+)
 from gateway.engine.scout import must_stay_plain
 from gateway.engine.settings import Settings
+from gateway.engine_counts import EngineCounter
 from gateway.errors import InvalidRequestError
 from gateway.gguf import GGUFError, GGUFInfo, describe, sha256_file
 
@@ -108,7 +115,8 @@ def build_chat(
     _report(settings, info, plan, log)
     journal = open_journal(settings, plan.contexts + 1, clock)
     guard = Guard(journal)
-    hands, pool = _fill_pool(settings, loaded, language, journal, guard, timer)
+    counter = open_counter(settings)
+    pool = _fill_pool(settings, loaded, language, journal, guard, counter, timer)
     preparer = ChatPreparer(
         language.template,
         loaded.vocabulary,
@@ -119,10 +127,10 @@ def build_chat(
         clock=clock,
     )
     preparing = tokenizing_thread(plan.limit)
-    health = _health(settings, info, loaded, language, hands, pool)
+    health = _health(settings, info, loaded, language, pool)
     app = ChatApp(preparer, preparing, pool, health, clock=clock, randbits=randbits)
     facts = {"context": plan.limit, "contexts": plan.contexts}
-    return Engine(app, pool, preparing, journal, facts)
+    return Engine(app, pool, preparing, journal, counter, facts)
 
 
 def _attempt(settings: Settings, info: GGUFInfo, plain: bool) -> int:
@@ -206,22 +214,27 @@ def _fill_pool(
     language: _Language,
     journal: Journal,
     guard: Guard,
+    counter: EngineCounter,
     timer: Callable[[], float],
-) -> tuple[list[Writer], Pool[ChatJob, Usage]]:
+) -> Pool[ChatJob, Usage]:
     """Open the sessions, each in its thread, and see that all write the same."""
-    hands: list[Writer] = []
     proofs: set[tuple[int, ...]] = set()
 
     def make(number: int) -> Writer:
         session = loaded.session()
         proofs.add(_probe(session, loaded))
-        hands.append(Writer(session, language.reader, journal, guard, number))
-        return hands[-1]
+        return Writer(session, language.reader, journal, guard, number, counter.decoded)
 
-    pool = Pool(make, loaded.plan.contexts, max_queue=settings.max_queue, clock=timer)
+    pool = Pool(
+        make,
+        loaded.plan.contexts,
+        max_queue=settings.max_queue,
+        clock=timer,
+        on_wait=counter.waited,
+    )
     if len(proofs) != 1 and settings.gpu_layers == 0:
         raise RefusedError("two contexts wrote two answers to one prompt")
-    return hands, pool
+    return pool
 
 
 def _fingerprint(settings: Settings, info: GGUFInfo, loaded: _Loaded, language: _Language) -> str:
@@ -241,7 +254,6 @@ def _health(
     info: GGUFInfo,
     loaded: _Loaded,
     language: _Language,
-    hands: list[Writer],
     pool: Pool[ChatJob, Usage],
 ) -> Health:
     plan = loaded.plan
@@ -263,8 +275,6 @@ def _health(
         return {
             "queue_depth": pool.waiting,
             "busy": pool.busy,
-            "answers": sum(hand.answers for hand in hands),
-            "decoded_tokens": sum(hand.tokens for hand in hands),
             "rss_bytes": resident_memory(),
         }
 

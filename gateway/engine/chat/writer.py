@@ -50,16 +50,19 @@ class Writer:
         journal: Journal,
         guard: Guard,
         slot: int,
+        on_decoded: Callable[[int, int], None] = lambda _, __: None,
     ) -> None:
-        """`reader_for` gives what finds tool calls in an answer's text, if any may be there."""
+        """`reader_for` gives what finds tool calls in an answer's text, if any may be there.
+
+        `on_decoded` is told of chats that were answered, and of tokens that were decoded, prompts'
+        and answers'.
+        """
         self._session = session
         self._reader_for = reader_for
         self._journal = journal
         self._guard = guard
         self._slot = slot
-        self.answers = 0
-        self.tokens = 0
-        """Tokens that were decoded, prompts' and answers'."""
+        self._on_decoded = on_decoded
 
     def __call__(self, job: ChatJob) -> Usage:
         """Write all choices; raises what Session raises, and StoppedError."""
@@ -67,7 +70,7 @@ class Writer:
         usage = self._guard.run(self._slot, digest, self._answer, job)
         if self._journal.suspected(digest):
             self._journal.clear(digest)
-        self.answers += 1
+        self._on_decoded(1, 0)
         return usage
 
     def close(self) -> None:
@@ -77,7 +80,7 @@ class Writer:
     def _answer(self, job: ChatJob) -> Usage:
         prompt, owner = job.prepared.prompt, job.prepared.request.owner
         prefilled = self._session.prefill(prompt, job.cancel, owner=owner)
-        self.tokens += len(prompt) - prefilled.reused
+        self._on_decoded(0, len(prompt) - prefilled.reused)
         completion = 0
         for number in range(job.prepared.request.n):
             completion += self._choice(job, prefilled, number)
@@ -101,7 +104,7 @@ class Writer:
                     begun = True
                 for part in choosing.take(sampled):
                     _put(job, part)
-                self.tokens += 1
+                self._on_decoded(0, 1)
                 if choosing.finish is not None:
                     break
         for part in choosing.end():

@@ -23,6 +23,7 @@ from tests.heavy.faulty.kind import (
     INVALID,
     LARGE,
     LATE,
+    OTHER_WIDTH,
     REDIRECT,
     UNREACHABLE,
     Kind,
@@ -199,7 +200,7 @@ _items("no-index", _without("index"), INVALID, GOOD)  # good for a single text
 _items("index-of-nobody", _last(index=99))
 _items("negative-index", _last(index=-1))
 _items("index-in-words", _last(index="0"))
-_items("other-width", _vector([1.0] * (WIDTH - 1)))
+_items("other-width", _vector([1.0] * (WIDTH - 1)), INVALID, OTHER_WIDTH)  # the latter: alone
 _items("no-width", _vector([]))
 _items("zero", _vector([0.0] * WIDTH))
 _items("nan", _vector([float("nan")] * WIDTH))

@@ -12,6 +12,7 @@ Outcome = tuple[int, str | None]
 GOOD: Outcome = (200, None)
 UNREACHABLE: Outcome = (502, "upstream_unreachable")
 INVALID: Outcome = (502, "upstream_invalid_response")
+OTHER_WIDTH: Outcome = (502, "upstream_other_width")
 LATE: Outcome = (504, "upstream_timeout")
 FAILED: Outcome = (502, "upstream_error")
 AWAY: Outcome = (503, "upstream_unavailable")

@@ -7,9 +7,9 @@ from struct import pack_into
 from msgspec import msgpack
 
 from gateway.cache.entry import Entry
+from gateway.cache.facts import ScopeFact, read_fact, write_fact
 from gateway.cache.keys import is_check_value
 from gateway.cache.record import CorruptRecordError, created, pack, unpack
-from gateway.cache.scopes import ScopeFact, read_fact, write_fact
 from gateway.cache.seal import seal, unseal
 from gateway.quota.book import Book, Seat
 from gateway.quota.sqlite import _read as read_book
