@@ -99,6 +99,10 @@ def _opening(place: Path, ending: list[Running]) -> Iterator[OpenGateway]:
     yield start
     for running in started:
         running.stop()
+    for running in started:
+        if running.asks:
+            # Else the upstream of the next test would be asked what it did not expect.
+            running.join()
     ending.extend(started)
 
 

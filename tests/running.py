@@ -60,7 +60,7 @@ class Running:
     ) -> None:
         """`asks` lets it ask models whether they have drifted, which else nobody does here."""
         self.config = config
-        self._asks = asks
+        self.asks = asks
         self.directory = directory
         """Where engines would have their sockets: whatever is written there was written by us."""
         self.registry = CollectorRegistry()
@@ -229,7 +229,7 @@ class Running:
             open_transport=self._open_transport,
             registry=self.registry,
             draining=lambda: self.draining,
-            asks=self._asks,
+            asks=self.asks,
         )
         door = self._door = Door(Gateway(self.config, foundation))
         self._loop = asyncio.get_running_loop()
