@@ -45,6 +45,7 @@ class Served(AbstractContextManager["Served"]):
         """Stop, and return when every connection is closed; calls underway get a second."""
         self._server.should_exit = True
         self._thread.join(10)
+        assert not self._thread.is_alive(), "a server that goes on would slow all tests after it"
 
     def __enter__(self) -> Self:
         return self.start()

@@ -90,6 +90,7 @@ async def _flood() -> AsyncIterator[bytes]:
     yield b'{"status": "ready"'
     while True:
         yield b" " * 1_000_000
+        await asyncio.sleep(0)  # else the server would never learn that its client has left
 
 
 @pytest.mark.parametrize(("body", "said"), [(_drop_by_drop, "timed out"), (_flood, "truncated")])
